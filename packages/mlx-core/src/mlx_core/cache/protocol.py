@@ -1,0 +1,133 @@
+"""What a key-value cache is, and the checks that every kind shares.
+
+Shapes: keys and values are `[B, n_kv_heads, L, head_dim]`; the two head_dims may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, Self, runtime_checkable
+
+import mlx.core as mx
+
+from ..errors import CacheError
+
+Mask = mx.array | Literal["causal"] | None
+
+
+@runtime_checkable
+class KeyValueCache(Protocol):
+    """Keys and values of the tokens that a layer has seen.
+
+    Every kind is transactional: an update, trim or load that fails leaves the cache as it was. A token that was trimmed
+    never comes back, and a copy evolves on its own.
+    """
+
+    @property
+    def offset(self) -> int | mx.array:
+        """Tokens seen so far, which is the position of the next one; `[B]` int32 where the rows of a batch differ."""
+        ...
+
+    @property
+    def max_size(self) -> int | None:
+        """The most tokens that are kept, None for all of them."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        ...
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no token is held."""
+        ...
+
+    @property
+    def is_trimmable(self) -> bool:
+        """Whether the latest tokens can be taken back exactly."""
+        ...
+
+    @property
+    def state(self) -> tuple[mx.array, ...]:
+        """The arrays that, with `meta_state`, make this cache anew; empty for an empty cache."""
+        ...
+
+    @property
+    def meta_state(self) -> tuple[str, ...]:
+        """What `from_state` needs beside the arrays, as strings (safetensors metadata)."""
+        ...
+
+    @classmethod
+    def from_state(cls, state: Sequence[mx.array], meta_state: Sequence[str]) -> Self:
+        """The cache that `state` and `meta_state` came from. Raises CacheError where they don't fit."""
+        ...
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append L tokens; returns the keys and values to attend to, which `make_mask(L)` describes."""
+        ...
+
+    def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Mask:
+        """The mask for the next n tokens, asked before they are appended. See `create_attention_mask`."""
+        ...
+
+    def trim(self, n: int) -> int:
+        """Take back the latest n tokens; returns how many were removed (0 where the cache is not trimmable)."""
+        ...
+
+    def copy(self) -> Self:
+        """A cache with the same contents that evolves on its own."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every token."""
+        ...
+
+    def materialize(self) -> None:
+        """Compute what is still lazy, so that errors surface here and graphs don't grow."""
+        ...
+
+
+def check_update(
+    keys: mx.array, values: mx.array, held_keys: mx.array | None = None, held_values: mx.array | None = None
+) -> None:
+    """Raise CacheError unless keys and values fit each other and what the cache holds."""
+    if keys.ndim != 4 or values.ndim != 4:
+        raise CacheError(
+            "keys and values must be [B, n_kv_heads, L, head_dim]; got shapes "
+            f"{tuple(keys.shape)} and {tuple(values.shape)}."
+        )
+    if keys.shape[:3] != values.shape[:3]:
+        raise CacheError(
+            "keys and values must agree in batch, heads and length; got shapes "
+            f"{tuple(keys.shape)} and {tuple(values.shape)}."
+        )
+    if keys.shape[2] == 0:
+        raise CacheError(f"an update needs at least one token; got keys of shape {tuple(keys.shape)}.")
+    for name, new, held in (("keys", keys, held_keys), ("values", values, held_values)):
+        if held is None:
+            continue
+        if new.shape[:2] != held.shape[:2] or new.shape[3] != held.shape[3]:
+            raise CacheError(
+                f"{name} of shape {tuple(new.shape)} don't fit a cache that holds {tuple(held.shape)}: batch, heads and "
+                "head_dim must stay the same. Use a new cache for another batch or model."
+            )
+
+
+def check_trim(n: int) -> None:
+    """Raise CacheError unless n is a number of tokens."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise CacheError(f"trim takes a number of tokens, 0 or more; got {n!r}.")
+
+
+def check_state(kind: str, state: Sequence[mx.array]) -> tuple[mx.array, mx.array]:
+    """The keys and values of a saved state; CacheError unless they are a pair that fits."""
+    if len(state) != 2:
+        raise CacheError(f"the state of a {kind} is (keys, values), or () when empty; got {len(state)} arrays.")
+    check_update(state[0], state[1])
+    return state[0], state[1]
+
+
+def alias(array: mx.array) -> mx.array:
+    """Another handle on the same data: writing to a slice of one doesn't change the other."""
+    return mx.array(array)

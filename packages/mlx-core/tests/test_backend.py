@@ -1,0 +1,77 @@
+"""What a backend wants, and what importing the core without one says."""
+
+import subprocess
+import sys
+import textwrap
+
+import mlx.core as mx
+import pytest
+
+from mlx_core import backend
+from mlx_core.errors import BackendError
+
+
+def test_the_current_backend_is_the_default_device():
+    current = backend.current()
+    assert current.name in ("metal", "cuda", "cpu")
+    assert (current.name == "cpu") == (mx.default_device().type == mx.DeviceType.cpu)
+    assert current.memory_bytes > 2**28
+    assert backend.peak_memory_bytes() > 0
+
+
+def test_overrides_last_as_long_as_their_block():
+    before = backend.current()
+    with backend.override(compute_dtype=mx.float16, keep_packed=True):
+        assert backend.current().compute_dtype == mx.float16
+        assert backend.current().keep_packed
+        with backend.override(keep_packed=False):
+            assert backend.current().compute_dtype == mx.float16
+            assert not backend.current().keep_packed
+    assert backend.current() == before
+
+
+def test_the_environment_overrides(monkeypatch):
+    monkeypatch.setenv("MLX_CORE_DTYPE", "checkpoint")
+    monkeypatch.setenv("MLX_CORE_PACKED", "1")
+    assert backend.current().compute_dtype is None
+    assert backend.current().keep_packed
+    monkeypatch.setenv("MLX_CORE_PACKED", "maybe")
+    with pytest.raises(BackendError, match="MLX_CORE_PACKED"):
+        backend.current()
+
+
+def test_without_a_backend_the_import_says_what_to_install():
+    program = """
+        import sys
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name == "mlx.core":
+                    raise ImportError("libmlx.so: cannot open shared object file")
+        sys.meta_path.insert(0, Missing())
+        try:
+            import mlx_core
+        except ImportError as error:
+            print(type(error).__name__, error)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("MissingBackendError")
+    assert "mlx-core[cpu]" in result.stdout
+    assert "mlx-core[cuda13]" in result.stdout
+
+
+def test_importing_changes_no_limit_and_loads_little():
+    program = """
+        import sys
+        import mlx.core as mx
+        before = mx.get_memory_limit(), mx.default_device(), [key.tolist() for key in mx.random.state]
+        import mlx_core
+        assert before == (mx.get_memory_limit(), mx.default_device(), [key.tolist() for key in mx.random.state])
+        print(*sorted({name.partition(".")[0] for name in sys.modules}))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    loaded = set(result.stdout.split())
+    assert not loaded & {"transformers", "torch", "librosa", "numba", "huggingface_hub", "jinja2", "numpy"}

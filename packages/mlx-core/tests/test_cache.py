@@ -1,0 +1,232 @@
+"""Every kind of cache against a list of tokens.
+
+Each token's key carries a number of its own, so what a query sees can be read off the keys that an update returns and
+the mask that was made for it.
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_core.attention import create_attention_mask, scaled_dot_product_attention
+from mlx_core.cache import ConcatKeyValueCache, KeyValueCache, KVCache, RotatingKVCache
+from mlx_core.errors import CacheError, InputError
+
+MAX_SIZE, KEEP = 7, 2
+KINDS = {
+    "concat": ConcatKeyValueCache,
+    "step": lambda: KVCache(step=4),
+    "rotating": lambda: RotatingKVCache(MAX_SIZE),
+    "rotating-keep": lambda: RotatingKVCache(MAX_SIZE, keep=KEEP),
+}
+
+
+def numbered(numbers):
+    """Keys whose entries are the numbers, values their negatives: [1, 2, n, 3] and [1, 2, n, 4]."""
+    column = mx.array(numbers, mx.float32).reshape(1, 1, -1, 1)
+    return mx.broadcast_to(column, (1, 2, len(numbers), 3)), mx.broadcast_to(-column, (1, 2, len(numbers), 4))
+
+
+def seen_by(mask, keys, n):
+    """The numbers that each of the n queries sees."""
+    held = np.array(keys)[0, 0, :, 0].astype(int).tolist()
+    if mask is None:
+        assert n == 1
+        return [set(held)]
+    if isinstance(mask, str):
+        first = len(held) - n
+        return [set(held[: first + i + 1]) for i in range(n)]
+    return [{number for number, visible in zip(held, row, strict=True) if visible} for row in mask.tolist()]
+
+
+def expected(tokens, n, window, max_size, keep):
+    """What each of the last n tokens sees by the definition: positions are indices into `tokens`."""
+    result = []
+    for position in range(len(tokens) - n, len(tokens)):
+        reach = [
+            j
+            for j in range(position + 1)
+            if (max_size is None or j < keep or j > position - (max_size - keep))
+            and (window is None or j > position - window)
+        ]
+        result.append({tokens[j] for j in reach})
+    return result
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("update"), st.sampled_from([1, 1, 1, 2, 3, 5, 9]), st.sampled_from([None, 1, 3, 6, 20])),
+        st.tuples(st.just("trim"), st.integers(0, 6), st.none()),
+        st.tuples(st.just("copy"), st.booleans(), st.none()),
+        st.tuples(st.just("save"), st.just(0), st.none()),
+        st.tuples(st.just("reset"), st.just(0), st.none()),
+        st.tuples(st.just("fail"), st.integers(0, 3), st.none()),
+    ),
+    max_size=25,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(operations=operations)
+@settings(max_examples=60, deadline=None)
+def test_every_kind_keeps_exactly_what_it_says(kind, operations):
+    cache = KINDS[kind]()
+    max_size, keep = cache.max_size, getattr(cache, "keep", 0)
+    tokens, counter, dropped = [], 0, False
+    shelved = None  # (cache, tokens) of a copy that must not change
+    for operation, amount, window in operations:
+        if operation == "update":
+            new = list(range(counter + 1, counter + 1 + amount))
+            counter += amount
+            mask = cache.make_mask(amount, window)
+            as_array = cache.make_mask(amount, window, return_array=True)
+            keys, values = cache.update_and_fetch(*numbered(new))
+            tokens = tokens + new
+            wanted = expected(tokens, amount, window, max_size, keep)
+            assert seen_by(mask, keys, amount) == wanted
+            assert seen_by(as_array, keys, amount) == wanted
+            assert mx.array_equal(values[..., 0], -keys[..., 0])
+            dropped = dropped or keys.shape[2] < len(tokens)
+        elif operation == "trim":
+            assert cache.is_trimmable == (not dropped)
+            removed = cache.trim(amount)
+            assert removed == (0 if dropped else min(amount, len(tokens)))
+            tokens = tokens[: len(tokens) - removed]
+        elif operation == "copy":
+            other = cache.copy()
+            shelved = (cache, list(tokens)) if amount else (other, list(tokens))
+            cache = other if amount else cache
+        elif operation == "save":
+            cache = type(cache).from_state(cache.state, cache.meta_state)
+        elif operation == "reset":
+            cache.reset()
+            tokens, dropped = [], False
+        else:
+            before = [array.tolist() for array in cache.state], cache.meta_state, cache.offset
+            keys, values = numbered([-1, -2])
+            bad = [
+                (keys[0], values[0]),
+                (keys, values[:, :, :1]),
+                (keys[:, :, :0], values[:, :, :0]),
+                (keys, mx.concatenate([values, values], axis=1)),
+            ][amount]
+            with pytest.raises(CacheError):
+                cache.update_and_fetch(*bad)
+            with pytest.raises(CacheError):
+                cache.trim(-1)
+            assert ([array.tolist() for array in cache.state], cache.meta_state, cache.offset) == before
+        assert cache.offset == len(tokens)
+        assert cache.is_empty == (not tokens)
+    if shelved is not None:
+        assert shelved[0].offset == len(shelved[1])
+        held = [] if shelved[0].is_empty else np.array(shelved[0].state[0])[0, 0, :, 0].astype(int).tolist()
+        assert held == shelved[1] or set(held) < set(shelved[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_shape_changes_nothing(kind):
+    cache = KINDS[kind]()
+    cache.update_and_fetch(*numbered([1, 2]))
+    state = [array.tolist() for array in cache.state]
+    keys, values = numbered([3])
+    for bad in ((keys[:, :1], values[:, :1]), (keys[..., :2], values), (keys, values[..., :2])):
+        with pytest.raises(CacheError, match="don't fit"):
+            cache.update_and_fetch(*bad)
+    assert [array.tolist() for array in cache.state] == state
+    cache.update_and_fetch(keys, values)
+    assert cache.offset == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_protocol_and_sizes(kind):
+    cache = KINDS[kind]()
+    assert isinstance(cache, KeyValueCache)
+    assert cache.nbytes == 0
+    assert cache.state == ()
+    cache.update_and_fetch(*numbered([1, 2, 3]))
+    cache.materialize()
+    assert cache.nbytes >= 3 * 2 * (3 + 4) * 4
+
+
+def test_single_tokens_write_in_place():
+    cache = KVCache(step=8)
+    cache.update_and_fetch(*numbered([1]))
+    size = cache.nbytes
+    for number in range(2, 9):
+        cache.update_and_fetch(*numbered([number]))
+        assert cache.nbytes == size
+    cache.update_and_fetch(*numbered([9]))
+    assert cache.nbytes == 2 * size
+
+
+def test_a_rotating_cache_never_outgrows_its_size():
+    cache = RotatingKVCache(MAX_SIZE, keep=KEEP)
+    for number in range(1, 40):
+        keys, _ = cache.update_and_fetch(*numbered([number]))
+        assert keys.shape[2] <= MAX_SIZE
+    assert cache.nbytes == MAX_SIZE * 2 * (3 + 4) * 4
+
+
+def test_a_wider_dtype_is_kept():
+    for make in KINDS.values():
+        cache = make()
+        keys, values = numbered([1])
+        cache.update_and_fetch(keys.astype(mx.bfloat16), values.astype(mx.bfloat16))
+        keys, values = cache.update_and_fetch(*numbered([1.001]))
+        assert keys.dtype == values.dtype == mx.float32
+        assert abs(keys[0, 0, -1, 0].item() - 1.001) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: KVCache(step=0),
+        lambda: RotatingKVCache(0),
+        lambda: RotatingKVCache(4, keep=4),
+        lambda: RotatingKVCache(4, keep=-1),
+        lambda: RotatingKVCache(True),
+        lambda: KVCache.from_state(numbered([1])[:1], ()),
+        lambda: KVCache.from_state(numbered([1]), ("1",)),
+        lambda: ConcatKeyValueCache.from_state((mx.zeros((1, 2)), mx.zeros((1, 2))), ()),
+        lambda: RotatingKVCache.from_state(numbered([1]), ("0", "4")),
+        lambda: RotatingKVCache.from_state(numbered([1]), ("0", "4", "x")),
+        lambda: RotatingKVCache.from_state(numbered([1]), ("0", "4", "3")),
+        lambda: RotatingKVCache.from_state((), ("0", "4", "3")),
+    ],
+)
+def test_bad_arguments_and_states_are_refused(make):
+    with pytest.raises(CacheError):
+        make()
+
+
+def test_masks_without_a_cache():
+    h = mx.zeros((1, 5, 8))
+    assert create_attention_mask(h) == "causal"
+    assert create_attention_mask(h[:, :1]) is None
+    assert create_attention_mask(h, window_size=5) == "causal"
+    mask = create_attention_mask(h, window_size=2)
+    assert mask.sum(axis=-1).tolist() == [1, 2, 2, 2, 2]
+    assert create_attention_mask(h, return_array=True).tolist() == np.tri(5, dtype=bool).tolist()
+    with pytest.raises(InputError, match="window"):
+        create_attention_mask(h, window_size=0)
+
+
+def test_attention_is_the_definition():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 4, 3, 8), (2, 2, 6, 8), (2, 2, 6, 8)))
+    sinks = rng.normal(size=4).astype(np.float32)
+    mask = rng.random((3, 6)) < 0.6
+    mask[:, 0] = True
+    scores = np.einsum("bhld,bhsd->bhls", q, np.repeat(k, 2, axis=1)).astype(np.float64) * 0.3
+    scores = np.where(mask, scores, -np.inf)
+    with_sinks = np.concatenate([scores, np.broadcast_to(sinks[None, :, None, None], (2, 4, 3, 1))], axis=-1)
+    for logits, given_sinks in ((scores, None), (with_sinks, mx.array(sinks))):
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        weights = (weights / weights.sum(-1, keepdims=True))[..., :6]
+        wanted = np.einsum("bhls,bhsd->bhld", weights, np.repeat(v, 2, axis=1))
+        out = scaled_dot_product_attention(
+            mx.array(q), mx.array(k), mx.array(v), scale=0.3, mask=mx.array(mask), sinks=given_sinks
+        )
+        np.testing.assert_allclose(np.array(out), wanted, atol=1e-5)
