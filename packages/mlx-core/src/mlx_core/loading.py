@@ -1,0 +1,264 @@
+"""From a path or a hub id to a model that is ready to run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from . import backend, hub
+from .config import LayerQuantization, QuantizationConfig, parse_dtype
+from .errors import ConfigError, MLXCoreError, WeightsError
+from .layers import CausalLM
+from .projections import fuse_projections, named_parameters
+from .registry import Architecture, find_architecture
+from .tokenizer import Tokenizer, load_tokenizer
+from .weights import Checkpoint, open_checkpoint
+
+Quantize = int | Mapping[str, Any] | QuantizationConfig
+
+
+@dataclass
+class LoadReport:
+    """What loading did: kept as `model.load_report`."""
+
+    path: Path
+    parameters: int = 0
+    nbytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.path.name}: {self.parameters / 1e6:,.1f} M parameters, {self.nbytes / 2**20:,.0f} MiB",
+            *self.notes,
+        ]
+        return "; ".join(lines)
+
+
+def load_model(
+    path_or_id: str | Path,
+    *,
+    lazy: bool = False,
+    dtype: mx.Dtype | str | None = None,
+    quantize: Quantize | None = None,
+    keep_packed: bool | None = None,
+) -> CausalLM:
+    """Load a model from a folder (config.json and safetensors, with or without an index), a .gguf file or a hub id.
+
+    lazy: leave the weights unread until they are used. dtype: what floating-point weights are cast to; None for what
+    the backend wants (fp32 on CPUs, the checkpoint's own elsewhere). quantize: bits, or a table such as `{"bits": 4,
+    "group_size": 64}`, to pack the weights with at load. keep_packed: whether weights that are packed in the
+    checkpoint stay so; None for what the backend wants. Never touches the global random state. Raises ConfigError,
+    WeightsError, HubError.
+    """
+    model, _ = _load(hub.resolve(path_or_id), lazy, dtype, quantize, keep_packed)
+    return model
+
+
+def load(
+    path_or_id: str | Path,
+    *,
+    lazy: bool = False,
+    dtype: mx.Dtype | str | None = None,
+    quantize: Quantize | None = None,
+    keep_packed: bool | None = None,
+) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
+    """A model, its tokenizer and config.json; the arguments are those of `load_model`."""
+    path = hub.resolve(path_or_id)
+    tokenizer = load_tokenizer(path)
+    model, checkpoint = _load(path, lazy, dtype, quantize, keep_packed)
+    return model, tokenizer, checkpoint.config
+
+
+def _load(
+    path: Path, lazy: bool, dtype: mx.Dtype | str | None, quantize: Quantize | None, keep_packed: bool | None
+) -> tuple[CausalLM, Checkpoint]:
+    wants = backend.current()
+    target = parse_dtype(dtype) or wants.compute_dtype
+    if quantize is not None and keep_packed is None:
+        keep_packed = True  # who asks for packed weights gets them
+    packed = wants.keep_packed if keep_packed is None else keep_packed
+
+    checkpoint = open_checkpoint(path, keep_packed=packed)
+    report = LoadReport(checkpoint.path)
+    with preserved_random_state():
+        architecture = find_architecture(checkpoint.config.get("model_type"))
+        model = _build(architecture, checkpoint.config)
+        weights = model.sanitize(dict(checkpoint.weights))
+        if checkpoint.quantization is not None and not packed:
+            weights = _dequantize(weights, checkpoint.quantization, target, wants, keep_packed is False, report)
+        _pack_modules(model, weights, checkpoint.quantization)
+        weights = {name: _cast(value, target) for name, value in weights.items()}
+        _check(model, weights, checkpoint.path)
+        model.load_weights(list(weights.items()))
+        if quantize is not None:
+            quantize_model(model, quantize)
+        model.eval()
+        fuse_projections(model)
+    del weights
+    checkpoint.weights.clear()  # each layer's sources are freed as soon as the layer is computed
+    if not lazy:
+        for layer in [*model.layers, model]:
+            mx.eval(layer.parameters())
+    report.parameters, report.nbytes = _count(model), sum(value.nbytes for value in named_parameters(model).values())
+    model.load_report = report
+    return model, checkpoint
+
+
+def _build(architecture: Architecture, config: Mapping[str, Any]) -> CausalLM:
+    checked = architecture.ModelConfig.from_dict(config)
+    try:
+        return architecture.Model(checked)
+    except MLXCoreError:
+        raise
+    except Exception as error:  # whatever MLX and Python raise for sizes that make no array
+        raise ConfigError(
+            f"config.json describes no model that can be built: {type(error).__name__}: {error}."
+        ) from error
+
+
+@contextlib.contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Leave MLX's global random state as it is: MLX's layers draw initial weights from it, which loading replaces."""
+    key = next(iter(cast(Iterable[mx.array], mx.random.state)))
+    high, low = cast(list[int], key.tolist())
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)  # a seed's two halves are the key that it sets
+
+
+def quantize_model(model: CausalLM, quantize: Quantize) -> None:
+    """Pack a model's linear and embedding weights in place, routers at 8 bits. Lazy. Raises ConfigError.
+
+    Layers whose input width the groups don't divide stay as they are.
+    """
+    if isinstance(quantize, int):
+        quantize = {"bits": quantize}
+    table = quantize if isinstance(quantize, QuantizationConfig) else QuantizationConfig.from_dict(quantize)
+
+    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        chosen = table.for_path(path)
+        if not hasattr(module, "to_quantized") or chosen is None:
+            return False
+        if path.endswith(".gate") and path not in table.overrides:
+            # a router's few weights decide everything after it
+            chosen = LayerQuantization(64, 8)
+        return module["weight"].shape[-1] % chosen.group_size == 0 and chosen.to_dict()
+
+    nn.quantize(model, class_predicate=packing)
+
+
+def _pack_modules(model: CausalLM, weights: dict[str, mx.array], table: QuantizationConfig | None) -> None:
+    """Give the modules whose weights are packed in the checkpoint their packed form."""
+    packed = {name.removesuffix(".scales") for name in weights if name.endswith(".scales")}
+    if not packed:
+        return
+    if table is None:
+        raise ConfigError(
+            f"the checkpoint holds packed weights ({min(packed)}), but config.json has no 'quantization'."
+        )
+
+    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        if path not in packed or not hasattr(module, "to_quantized"):
+            return False
+        chosen = _packing_of(path, table)
+        width = module["weight"].shape[-1]
+        if width % chosen.group_size:
+            raise WeightsError(
+                f"{path} is packed in groups of {chosen.group_size}, which don't divide its width {width}. Config and weights "
+                "are of different models."
+            )
+        return chosen.to_dict()
+
+    nn.quantize(model, class_predicate=packing)
+
+
+def _packing_of(path: str, table: QuantizationConfig) -> LayerQuantization:
+    chosen = table.for_path(path)
+    if chosen is None:
+        raise ConfigError(f"config.json says that {path} isn't quantised, but the checkpoint holds {path}.scales.")
+    return chosen
+
+
+def _dequantize(
+    weights: dict[str, mx.array],
+    table: QuantizationConfig,
+    dtype: mx.Dtype | None,
+    wants: backend.Backend,
+    demanded: bool,
+    report: LoadReport,
+) -> dict[str, mx.array]:
+    """Packed weights at full width, unless they would take more memory than the backend has to give."""
+    paths = [name.removesuffix(".scales") for name in weights if name.endswith(".scales")]
+    result = dict(weights)
+    for path in paths:
+        packing = _packing_of(path, table)
+        weight, scales = result.pop(f"{path}.weight", None), result.pop(f"{path}.scales")
+        biases = result.pop(f"{path}.biases", None)
+        if weight is None:
+            raise WeightsError(f"the checkpoint has {path}.scales but no {path}.weight.")
+        try:
+            full = mx.dequantize(
+                weight,
+                _cast(scales, dtype),
+                None if biases is None else _cast(biases, dtype),
+                packing.group_size,
+                packing.bits,
+                packing.mode,
+                dtype=dtype,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise WeightsError(f"{path} isn't packed as config.json says ({packing.to_dict()}): {error}") from error
+        result[f"{path}.weight"] = full
+    if not paths:
+        return weights
+    nbytes = sum(value.nbytes for value in result.values())
+    if not demanded and nbytes > wants.dequantize_limit_bytes:
+        limit = f"{nbytes / 2**30:.1f} GiB, over the limit of {wants.dequantize_limit_bytes / 2**30:.1f}"
+        report.notes.append(f"weights stay packed: dequantised they would take {limit}")
+        return weights
+    report.notes.append(f"{len(paths)} packed weights dequantised, which is faster on this backend")
+    return result
+
+
+def _cast(value: mx.array, dtype: mx.Dtype | None) -> mx.array:
+    return value.astype(dtype) if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value
+
+
+def _check(model: CausalLM, weights: dict[str, mx.array], path: Path) -> None:
+    """Raise WeightsError unless names and shapes are exactly the model's."""
+    expected = {name: value.shape for name, value in named_parameters(model).items()}
+    for name, shape in expected.items():
+        if name in weights and weights[name].shape != shape:
+            raise WeightsError(
+                f"{path.name}: tensor {name!r} has shape {tuple(weights[name].shape)}; config.json makes it {tuple(shape)}. "
+                "Config and weights are of different models, or the file is damaged."
+            )
+    missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unexpected:
+        raise WeightsError(
+            f"{path.name} doesn't fit its config.json: "
+            + "; ".join(
+                f"{len(names)} tensors {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+                for what, names in (("are missing", missing), ("have no place in the model", unexpected))
+                if names
+            )
+        )
+
+
+def _count(model: nn.Module) -> int:
+    """Weights before packing."""
+    total = 0
+    for module in model.modules():
+        bits = getattr(module, "bits", None)
+        for name, value in module.items():
+            if not isinstance(value, mx.array) or name in ("scales", "biases"):
+                continue
+            total += value.size * 32 // bits if bits and name == "weight" else value.size
+    return total

@@ -1,0 +1,138 @@
+"""Checkpoints as dictionaries of lazy arrays: safetensors (single, sharded, with or without an index) and GGUF.
+
+Nothing is read here but headers, which are checked before MLX maps the tensors: a file from elsewhere must not be
+able to do more than raise.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from safetensors import SafetensorError, safe_open
+
+from .config import QuantizationConfig, read_json
+from .errors import MissingCheckpointError, WeightsError
+
+INDEX_NAME = "model.safetensors.index.json"
+
+# Training leftovers and second copies that some repositories keep beside the weights.
+_OTHER_FILES = re.compile(r"(consolidated.*|adapters?|adapter_model|optimizer.*|.*\.tmp)\.safetensors")
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk: `config` as config.json has it, `weights` by the checkpoint's own names (lazy), what is packed
+    in them.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    weights: dict[str, mx.array]
+    quantization: QuantizationConfig | None
+
+
+def open_checkpoint(path: Path, *, keep_packed: bool = True) -> Checkpoint:
+    """Open a folder with config.json and safetensors, a folder with one GGUF file, or a GGUF file.
+
+    `keep_packed` False has GGUF blocks dequantised as they are read; packed safetensors stay as they are. Raises
+    MissingCheckpointError where there is none, WeightsError and ConfigError for files that can't be used.
+    """
+    if not path.exists():
+        raise MissingCheckpointError(
+            f"{path} does not exist. Give a model's folder, a .gguf file or a hub id (org/name)."
+        )
+    gguf = gguf_file(path)
+    if gguf is not None:
+        from .gguf import GGUFFile, hf_config, hf_weights
+
+        file = GGUFFile.open(gguf)
+        weights, table = hf_weights(file, packed=keep_packed)
+        return Checkpoint(gguf, hf_config(file), weights, QuantizationConfig.from_dict(table) if table else None)
+    if not path.is_dir():
+        raise WeightsError(f"{path} is not a checkpoint; expected a folder with config.json, or a .gguf file.")
+    config = read_json(path / "config.json")
+    return Checkpoint(path, config, load_safetensors(path), QuantizationConfig.from_config(config))
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that `path` is, or that alone makes up the folder `path`; None where it is something else."""
+    if path.is_file():
+        return path if path.suffix == ".gguf" else None
+    if (path / "config.json").exists() or not path.is_dir():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise WeightsError(f"{path} holds several GGUF files; give the path of one: {names}.")
+    return files[0] if files else None
+
+
+def load_safetensors(folder: Path) -> dict[str, mx.array]:
+    """All tensors of a folder, lazily. Raises WeightsError for missing, damaged or contradictory files."""
+    index = folder / INDEX_NAME
+    weights: dict[str, mx.array] = {}
+    origins: dict[str, str] = {}
+    for file in _indexed_files(index) if index.exists() else _found_files(folder):
+        for name, value in _read_file(file).items():
+            if name in weights:
+                raise WeightsError(f"{folder} has tensor {name!r} twice: in {origins[name]} and in {file.name}.")
+            weights[name], origins[name] = value, file.name
+    if index.exists():
+        listed = read_json(index)["weight_map"]
+        lost = sorted(name for name, file in listed.items() if origins.get(name) != file)
+        if lost:
+            raise WeightsError(
+                f"{index.name} places tensor {lost[0]!r} in {listed[lost[0]]}, which doesn't hold it ({len(lost)} such in all). "
+                "Download the checkpoint again."
+            )
+    return weights
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise WeightsError(f"{index} has no 'weight_map' from tensor names to files.")
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise WeightsError(f"{index} names {name!r}; expected .safetensors files of its own folder.")
+        if not (index.parent / name).is_file():
+            raise MissingCheckpointError(
+                f"{index} names {name}, which isn't in {index.parent}. The download is incomplete."
+            )
+    return [index.parent / name for name in names]
+
+
+def _found_files(folder: Path) -> list[Path]:
+    files = sorted(file for file in folder.glob("*.safetensors") if not _OTHER_FILES.fullmatch(file.name))
+    if not files:
+        torch_files = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        hint = f" It has {', '.join(torch_files[:3])}: convert it to safetensors first." if torch_files else ""
+        raise MissingCheckpointError(f"{folder} holds no .safetensors files.{hint}")
+    shards = [match for file in files if (match := _SHARD.fullmatch(file.name))]
+    for stem in {match["stem"] for match in shards}:
+        count = max(int(match["count"]) for match in shards if match["stem"] == stem)
+        present = {int(match["number"]) for match in shards if match["stem"] == stem}
+        if missing := sorted(set(range(1, count + 1)) - present):
+            raise MissingCheckpointError(
+                f"{folder} lacks shard {missing[0]} of {count} of {stem}. The download is incomplete."
+            )
+    return files
+
+
+def _read_file(file: Path) -> dict[str, mx.array]:
+    # The safetensors library checks the header (extents, overlaps, sizes against shapes) before MLX trusts it.
+    try:
+        with safe_open(file, framework="numpy") as checked:
+            names = set(checked.keys())
+        arrays = mx.load(str(file), format="safetensors")
+    except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
+        raise WeightsError(f"{file} can't be read as safetensors: {error}. Download it again.") from error
+    if not isinstance(arrays, dict) or arrays.keys() != names:
+        raise WeightsError(f"{file} was read differently by safetensors and by MLX. Download it again.")
+    return arrays
