@@ -1,0 +1,90 @@
+"""Shared inference infrastructure for model packages on Apple's MLX."""
+
+from .backend import Backend  # first: without a backend it says what to install
+
+# isort: split
+from .attention import create_attention_mask, scaled_dot_product_attention
+from .cache import ConcatKeyValueCache, KeyValueCache, KVCache, RotatingKVCache
+from .chat import ChatSession
+from .config import LayerQuantization, QuantizationConfig
+from .conversion import save_model
+from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from .errors import (
+    AudioError,
+    BackendError,
+    CacheError,
+    ConfigError,
+    ConversionError,
+    HubError,
+    InputError,
+    MissingBackendError,
+    MissingCheckpointError,
+    MLXCoreError,
+    TokenizerError,
+    WeightsError,
+)
+from .evaluation import Perplexity, perplexity
+from .generation import (
+    Generate,
+    GenerationChunk,
+    GenerationResult,
+    GenerationStats,
+    Response,
+    generate,
+    stream_generate,
+)
+from .layers import ModelInput, ModelOutput
+from .loading import load, load_model
+from .rope import initialize_rope
+from .sampler import DefaultSampler, Sampler, SamplingParams, TokenLogprob
+from .tokenizer import Tokenizer, load_tokenizer
+
+__all__ = [
+    "AudioError",
+    "Backend",
+    "BackendError",
+    "CacheError",
+    "ChatSession",
+    "ConcatKeyValueCache",
+    "ConfigError",
+    "ConversionError",
+    "DefaultSampler",
+    "Generate",
+    "GenerationChunk",
+    "GenerationResult",
+    "GenerationStats",
+    "HubError",
+    "InputError",
+    "KVCache",
+    "KeyValueCache",
+    "LayerQuantization",
+    "MLXCoreError",
+    "MissingBackendError",
+    "MissingCheckpointError",
+    "ModelInput",
+    "ModelOutput",
+    "Perplexity",
+    "QuantizationConfig",
+    "Response",
+    "RotatingKVCache",
+    "Sampler",
+    "SamplingParams",
+    "TokenLogprob",
+    "Tokenizer",
+    "TokenizerError",
+    "WeightsError",
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "create_attention_mask",
+    "generate",
+    "initialize_rope",
+    "load",
+    "load_model",
+    "load_tokenizer",
+    "perplexity",
+    "save_model",
+    "scaled_dot_product_attention",
+    "stream_generate",
+]

