@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_core import MissingCheckpointError, perplexity
+from mlx_core import MissingCheckpointError, backend, perplexity
 from qwen3_mlx import demo_model, generate, load
 
 GOLDENS = Path(__file__).parent / "goldens" / "real_weights"
@@ -36,6 +36,17 @@ def real(request):
     path = {"smollm2": smollm2, "qwen2.5-coder": qwen25_coder}[request.param]()
     model, tokenizer, _ = load(path, dtype="float32", keep_packed=False)
     return model, tokenizer, json.loads((GOLDENS / f"{request.param}.json").read_text())
+
+
+def test_packed_weights_compute_in_half_precision_and_agree():
+    """What GPUs do by default, on this device."""
+    with backend.override(compute_dtype="checkpoint", keep_packed=True):
+        model, _, _ = load(smollm2())
+    assert any(hasattr(module, "bits") for module in model.modules())
+    tokens = json.loads((GOLDENS / "smollm2.json").read_text())["text"]["tokens"][:24]
+    assert model(mx.array([tokens])).dtype == mx.bfloat16
+    full = load(smollm2(), dtype="float32", keep_packed=False)[0]
+    assert perplexity(model, tokens).nll == pytest.approx(perplexity(full, tokens).nll, rel=0.02)
 
 
 def test_tokens_and_rendered_chats(real):

@@ -51,10 +51,10 @@ def load_model(
     """Load a model from a folder (config.json and safetensors, with or without an index), a .gguf file or a hub id.
 
     lazy: leave the weights unread until they are used. dtype: what floating-point weights are cast to; None for what
-    the backend wants (fp32 on CPUs, the checkpoint's own elsewhere). quantize: bits, or a table such as `{"bits": 4,
-    "group_size": 64}`, to pack the weights with at load. keep_packed: whether weights that are packed in the
-    checkpoint stay so; None for what the backend wants. Never touches the global random state. Raises ConfigError,
-    WeightsError, HubError.
+    the backend wants (fp32 on CPUs; elsewhere the checkpoint's own, bf16 for GGUF). quantize: bits, or a table such
+    as `{"bits": 4, "group_size": 64}`, to pack the weights with at load. keep_packed: whether weights that are packed
+    in the checkpoint stay so; None for what the backend wants. Never touches the global random state. Raises
+    ConfigError, WeightsError, HubError.
     """
     model, _ = _load(hub.resolve(path_or_id), lazy, dtype, quantize, keep_packed)
     return model
@@ -79,12 +79,12 @@ def _load(
     path: Path, lazy: bool, dtype: mx.Dtype | str | None, quantize: Quantize | None, keep_packed: bool | None
 ) -> tuple[CausalLM, Checkpoint]:
     wants = backend.current()
-    target = parse_dtype(dtype) or wants.compute_dtype
     if quantize is not None and keep_packed is None:
         keep_packed = True  # who asks for packed weights gets them
     packed = wants.keep_packed if keep_packed is None else keep_packed
 
     checkpoint = open_checkpoint(path, keep_packed=packed)
+    target = parse_dtype(dtype) or wants.compute_dtype or checkpoint.dtype
     report = LoadReport(checkpoint.path)
     with preserved_random_state():
         architecture = find_architecture(checkpoint.config.get("model_type"))

@@ -27,13 +27,14 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safete
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk: `config` as config.json has it, `weights` by the checkpoint's own names (lazy), what is packed
-    in them.
+    in them, and the dtype to compute in where the weights themselves don't say.
     """
 
     path: Path
     config: dict[str, Any]
     weights: dict[str, mx.array]
     quantization: QuantizationConfig | None
+    dtype: mx.Dtype | None = None
 
 
 def open_checkpoint(path: Path, *, keep_packed: bool = True) -> Checkpoint:
@@ -52,7 +53,10 @@ def open_checkpoint(path: Path, *, keep_packed: bool = True) -> Checkpoint:
 
         file = GGUFFile.open(gguf)
         weights, table = hf_weights(file, packed=keep_packed)
-        return Checkpoint(gguf, hf_config(file), weights, QuantizationConfig.from_dict(table) if table else None)
+        quantization = QuantizationConfig.from_dict(table) if table else None
+        # Scales and norms come as fp32, which would make a GPU compute everything in fp32; of the half precisions
+        # bf16 doesn't overflow.
+        return Checkpoint(gguf, hf_config(file), weights, quantization, dtype=mx.bfloat16)
     if not path.is_dir():
         raise WeightsError(f"{path} is not a checkpoint; expected a folder with config.json, or a .gguf file.")
     config = read_json(path / "config.json")
