@@ -140,7 +140,8 @@ def available_cpus() -> int:
 
 
 def check_products() -> list[mx.array]:
-    """Products of many shapes, both transposes and odd strides, single rows and columns, batches: for comparison.
+    """Products of many shapes, both transposes and odd strides, single rows and columns, batches, with something to
+    add them to: for comparison.
 
     The operands are the same each time and need no random state.
     """
@@ -161,6 +162,7 @@ def check_products() -> list[mx.array]:
         results += [mx.matmul(a, b), mx.matmul(a_t.T, b), mx.matmul(a, b_t.T), mx.matmul(a_t.T, b_t.T)]
         wide_a, wide_b = _operand(m, 2 * k + 3, 0.37), _operand(k, n + 5, 0.61)
         results += [mx.matmul(wide_a[:, 3 : 3 + k], wide_b[:, 2 : 2 + n]), mx.matmul(wide_a[:, 1 : 1 + 2 * k : 2], b)]
+        results.append(mx.addmm(_operand(m, n, 0.53), a, b, alpha=0.5, beta=2.0))
     results.append(mx.matmul(_operand(6, 20, 0.2).reshape(2, 3, 1, 20), _operand(40, 20, 0.3).reshape(2, 1, 20, 20)))
     mx.eval(results)
     return results
