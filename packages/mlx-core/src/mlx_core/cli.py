@@ -10,15 +10,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # --help must not wait for MLX
-    from .generation import GenerationStats
-    from .layers import CausalLM
-    from .sampler import SamplingParams
-    from .tokenizer import Tokenizer
+from .chat import ChatSession
+from .errors import InputError, MLXCoreError
+from .evaluation import perplexity
+from .generation import GenerationStats, stream_generate
+from .layers import CausalLM
+from .loading import load
+from .sampler import SamplingParams
+from .tokenizer import Tokenizer
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -39,10 +42,6 @@ def main(family: Family, arguments: Sequence[str] | None = None) -> int:
     Ctrl-C.
     """
     args = _parser(family).parse_args(arguments)
-    try:
-        from .errors import MLXCoreError
-    except ImportError as error:  # no backend: the message says what to install
-        return _fail(error)
     try:
         return int(args.run(family, args))
     except MLXCoreError as error:
@@ -130,9 +129,6 @@ def _parser(family: Family) -> argparse.ArgumentParser:
 
 
 def _generate(family: Family, args: argparse.Namespace) -> int:
-    from .errors import InputError
-    from .generation import stream_generate
-
     prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not prompt.strip() and not args.raw:
         raise InputError("the prompt is empty: there is nothing to answer.")
@@ -163,8 +159,6 @@ def _generate(family: Family, args: argparse.Namespace) -> int:
 
 
 def _chat(family: Family, args: argparse.Namespace) -> int:
-    from .chat import ChatSession
-
     params = _params(args, max_tokens=1024)
     model, tokenizer, _ = _load(family, args)
     session = ChatSession(
@@ -202,7 +196,7 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
 
 
 def _bench(family: Family, args: argparse.Namespace) -> int:
-    from .bench import PEERS, bench
+    from .bench import PEERS, bench  # NumPy takes longer to import than all of the above
 
     start = time.perf_counter()
     model, _, config = _load(family, args)
@@ -235,9 +229,6 @@ def _bench(family: Family, args: argparse.Namespace) -> int:
 
 
 def _perplexity(family: Family, args: argparse.Namespace) -> int:
-    from .errors import InputError
-    from .evaluation import perplexity
-
     try:
         text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -252,8 +243,6 @@ def _perplexity(family: Family, args: argparse.Namespace) -> int:
 
 
 def _load(family: Family, args: argparse.Namespace) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
-    from .loading import load
-
     path = args.model or family.default_model()
     loaded = load(path, dtype=args.dtype, quantize=args.quantize, keep_packed=args.keep_packed)
     _note(f"{loaded[0].load_report}")
@@ -262,18 +251,12 @@ def _load(family: Family, args: argparse.Namespace) -> tuple[CausalLM, Tokenizer
 
 def _params(args: argparse.Namespace, **defaults: Any) -> SamplingParams:
     """The sampling parameters that were given, the others at their defaults."""
-    from dataclasses import fields
-
-    from .sampler import SamplingParams
-
     names = [field.name for field in fields(SamplingParams)]
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     return SamplingParams(**{**defaults, **given})
 
 
 def _template_variables(args: argparse.Namespace) -> dict[str, Any]:
-    from .errors import InputError
-
     variables = {}
     for entry in args.template_variable:
         name, equals, value = entry.partition("=")
