@@ -32,14 +32,14 @@ def resolve(path_or_id: str | Path, *, revision: str | None = None) -> Path:
         )
 
     import huggingface_hub
-    from huggingface_hub.constants import HF_HUB_CACHE, is_offline_mode
+    from huggingface_hub import constants
 
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_WANTED))
     except Exception as error:  # the library raises its own, its HTTP client's and the operating system's errors
-        reason = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"{type(error).__name__}: {error}"
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{type(error).__name__}: {error}"
         raise HubError(
             f"{name!r} is no local path, and the hub didn't give it ({reason}). Check the id, the network and, for gated models, "
-            f"`hf auth login`; or download it elsewhere and give its folder. Models are cached in {HF_HUB_CACHE}; `hf cache` "
-            "lists and deletes them."
+            f"`hf auth login`; or download it elsewhere and give its folder. Models are cached in {constants.HF_HUB_CACHE}; "
+            "`hf cache` lists and deletes them."
         ) from error
