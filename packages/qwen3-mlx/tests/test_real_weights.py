@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_core import MissingCheckpointError, backend, perplexity
-from qwen3_mlx import demo_model, generate, load
+from qwen3_mlx import demo_model, generate, load, load_model
 
 GOLDENS = Path(__file__).parent / "goldens" / "real_weights"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlx-core"
@@ -36,6 +36,15 @@ def real(request):
     path = {"smollm2": smollm2, "qwen2.5-coder": qwen25_coder}[request.param]()
     model, tokenizer, _ = load(path, dtype="float32", keep_packed=False)
     return model, tokenizer, json.loads((GOLDENS / f"{request.param}.json").read_text())
+
+
+def test_the_load_report_says_what_became_of_packed_weights():
+    with backend.override(keep_packed=False):
+        assert "211 packed weights dequantised" in str(load_model(smollm2(), lazy=True).load_report)
+    with backend.override(keep_packed=False, dequantize_limit_bytes=2**28):
+        model = load_model(smollm2(), lazy=True)
+    assert "stay packed: dequantised they would take 0.5 GiB, over the limit of 0.2" in str(model.load_report)
+    assert any(hasattr(module, "bits") for module in model.modules())
 
 
 def test_packed_weights_compute_in_half_precision_and_agree():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ from .tokenizer import Tokenizer, load_tokenizer
 from .weights import Checkpoint, open_checkpoint
 
 Quantize = int | Mapping[str, Any] | QuantizationConfig
+
+
+_DEQUANTIZED = "{} packed weights dequantised, which is faster on this backend"
 
 
 @dataclass
@@ -83,7 +87,8 @@ def _load(
         keep_packed = True  # who asks for packed weights gets them
     packed = wants.keep_packed if keep_packed is None else keep_packed
 
-    checkpoint = open_checkpoint(path, keep_packed=packed)
+    limit = math.inf if keep_packed is False else wants.dequantize_limit_bytes
+    checkpoint = open_checkpoint(path, keep_packed=packed, dequantize_limit_bytes=limit)
     target = parse_dtype(dtype) or wants.compute_dtype or checkpoint.dtype
     report = LoadReport(checkpoint.path)
     with preserved_random_state():
@@ -91,7 +96,9 @@ def _load(
         model = _build(architecture, checkpoint.config)
         weights = model.sanitize(dict(checkpoint.weights))
         if checkpoint.quantization is not None and not packed:
-            weights = _dequantize(weights, checkpoint.quantization, target, wants, keep_packed is False, report)
+            weights = _dequantize(weights, checkpoint.quantization, target, limit, report)
+        if checkpoint.dequantized:
+            report.notes.append(_DEQUANTIZED.format(checkpoint.dequantized))
         _pack_modules(model, weights, checkpoint.quantization)
         weights = {name: _cast(value, target) for name, value in weights.items()}
         _check(model, weights, checkpoint.path)
@@ -190,8 +197,7 @@ def _dequantize(
     weights: dict[str, mx.array],
     table: QuantizationConfig,
     dtype: mx.Dtype | None,
-    wants: backend.Backend,
-    demanded: bool,
+    limit: float,
     report: LoadReport,
 ) -> dict[str, mx.array]:
     """Packed weights at full width, unless they would take more memory than the backend has to give."""
@@ -219,11 +225,11 @@ def _dequantize(
     if not paths:
         return weights
     nbytes = sum(value.nbytes for value in result.values())
-    if not demanded and nbytes > wants.dequantize_limit_bytes:
-        limit = f"{nbytes / 2**30:.1f} GiB, over the limit of {wants.dequantize_limit_bytes / 2**30:.1f}"
-        report.notes.append(f"weights stay packed: dequantised they would take {limit}")
+    if nbytes > limit:
+        sizes = f"{nbytes / 2**30:.1f} GiB, over the limit of {limit / 2**30:.1f}"
+        report.notes.append(f"weights stay packed: dequantised they would take {sizes}")
         return weights
-    report.notes.append(f"{len(paths)} packed weights dequantised, which is faster on this backend")
+    report.notes.append(_DEQUANTIZED.format(len(paths)))
     return result
 
 

@@ -6,6 +6,7 @@ able to do more than raise.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safete
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk: `config` as config.json has it, `weights` by the checkpoint's own names (lazy), what is packed
-    in them, and the dtype to compute in where the weights themselves don't say.
+    in them, the dtype to compute in where the weights themselves don't say, and how many were dequantised as they were
+    read.
     """
 
     path: Path
@@ -35,13 +37,15 @@ class Checkpoint:
     weights: dict[str, mx.array]
     quantization: QuantizationConfig | None
     dtype: mx.Dtype | None = None
+    dequantized: int = 0
 
 
-def open_checkpoint(path: Path, *, keep_packed: bool = True) -> Checkpoint:
+def open_checkpoint(path: Path, *, keep_packed: bool = True, dequantize_limit_bytes: float = math.inf) -> Checkpoint:
     """Open a folder with config.json and safetensors, a folder with one GGUF file, or a GGUF file.
 
-    `keep_packed` False has GGUF blocks dequantised as they are read; packed safetensors stay as they are. Raises
-    MissingCheckpointError where there is none, WeightsError and ConfigError for files that can't be used.
+    `keep_packed` False has GGUF blocks dequantised as they are read, unless they would take more than
+    `dequantize_limit_bytes` in fp32; packed safetensors stay as they are. Raises MissingCheckpointError where there
+    is none, WeightsError and ConfigError for files that can't be used.
     """
     if not path.exists():
         raise MissingCheckpointError(
@@ -52,11 +56,13 @@ def open_checkpoint(path: Path, *, keep_packed: bool = True) -> Checkpoint:
         from .gguf import GGUFFile, hf_config, hf_weights
 
         file = GGUFFile.open(gguf)
-        weights, table = hf_weights(file, packed=keep_packed)
+        packed = keep_packed or 4 * sum(math.prod(t.shape) for t in file.tensors.values()) > dequantize_limit_bytes
+        dequantized = 0 if packed else sum(t.kind not in ("F32", "F16", "BF16") for t in file.tensors.values())
+        weights, table = hf_weights(file, packed=packed)
         quantization = QuantizationConfig.from_dict(table) if table else None
         # Scales and norms come as fp32, which would make a GPU compute everything in fp32; of the half precisions
         # bf16 doesn't overflow.
-        return Checkpoint(gguf, hf_config(file), weights, quantization, dtype=mx.bfloat16)
+        return Checkpoint(gguf, hf_config(file), weights, quantization, mx.bfloat16, dequantized)
     if not path.is_dir():
         raise WeightsError(f"{path} is not a checkpoint; expected a folder with config.json, or a .gguf file.")
     config = read_json(path / "config.json")
