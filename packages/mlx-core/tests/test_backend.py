@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_core import backend
+from mlx_core.backend import device
 from mlx_core.errors import BackendError
 
 
@@ -38,6 +39,21 @@ def test_the_environment_overrides(monkeypatch):
     monkeypatch.setenv("MLX_CORE_PACKED", "maybe")
     with pytest.raises(BackendError, match="MLX_CORE_PACKED"):
         backend.current()
+
+
+def test_wired_blocks_may_overlap(monkeypatch):
+    """The limit holds from the first block's start to the last one's end."""
+    limits = []
+    metal = backend.Backend("metal", "M", None, keep_packed=True, memory_bytes=1000)
+    monkeypatch.setattr(device, "_override", metal)
+    monkeypatch.setattr(mx, "set_wired_limit", limits.append)
+    first, second = backend.wired(), backend.wired()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert limits == [1000]
+    second.__exit__(None, None, None)
+    assert limits == [1000, 0]
 
 
 def test_without_a_backend_the_import_says_what_to_install():

@@ -40,5 +40,11 @@ def test_is_the_definition(window):
 def test_too_little_text_is_refused():
     with pytest.raises(InputError, match="two tokens"):
         perplexity(Bigram(3), [1])
-    with pytest.raises(InputError, match="window"):
-        perplexity(Bigram(3), [1, 2], window=0)
+    model = Bigram(3)
+    model.context_length, model.vocab_size = 8, 3
+    for window in (0, 9):
+        with pytest.raises(InputError, match="window"):
+            perplexity(model, [1, 2], window=window)
+    with pytest.raises(InputError, match="token 3"):
+        perplexity(model, [1, 3])
+    assert perplexity(model, [0, 1] * 20).tokens == 39

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from mlx_core import Generate, RotatingKVCache, SamplingParams, generate, stream_generate
 from mlx_core.errors import CacheError, InputError
-from mlx_core.generation import StopStrings
+from mlx_core.generation import StopStrings, encode_prompt
 from mlx_core.testing import ScriptedModel, byte_tokenizer
+from mlx_core.tokenizer import Tokenizer
+from mlx_core.vocabulary import set_bos_and_eos
 
 TOKENIZER = byte_tokenizer()
 EOS = TOKENIZER.eos_token_id
@@ -121,6 +123,29 @@ def test_stop_tokens_end_an_answer_and_are_not_shown():
     assert result.text == "abc"
     assert result.tokens == TOKENIZER.encode("abc!")
     assert result.finish_reason == "stop"
+
+
+def test_every_end_token_of_the_tokenizer_ends_an_answer():
+    ends = Tokenizer(TOKENIZER._backend, special_tokens={"eos_token": "<eos>"}, eos_token_ids=TOKENIZER.encode("!?"))
+    for end in "!?":
+        result = generate(scripted(f"ab{end}cd"), ends, PROMPT)
+        assert (result.text, result.finish_reason) == ("ab", "stop")
+
+
+def test_a_prompt_that_begins_with_bos_gets_no_second_one():
+    backend = byte_tokenizer(("<eos>", "<bos>"))._backend
+    set_bos_and_eos(backend, backend.token_to_id("<bos>"), None)
+    tokenizer = Tokenizer(backend, special_tokens={"eos_token": "<eos>", "bos_token": "<bos>"})
+    plain, rendered = encode_prompt(tokenizer, "hi"), encode_prompt(tokenizer, "<bos>hi")
+    assert plain == rendered
+    assert plain.count(tokenizer.bos_token_id) == 1
+
+
+def test_the_next_token_is_queued_before_the_last_is_read():
+    model = scripted("abcd")
+    generation = Generate(model, TOKENIZER, PROMPT)
+    next(generation)
+    assert sum(model.fed) == 5 + 1  # the prompt, and the first token already
 
 
 def test_min_tokens_puts_the_end_off():

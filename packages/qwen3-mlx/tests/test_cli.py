@@ -62,7 +62,7 @@ def test_template_variables_reach_the_template(checkpoint, capsys):
     arguments = ["generate", "hi", "--model", str(checkpoint), "--json", "--max-tokens", "1", "--template-variable"]
     assert main([*arguments, 'greeting="hello"']) == 0
     assert json.loads(capsys.readouterr().out)["stats"]["prompt_tokens"] == 5
-    for wrong in ("greeting", "greeting=hello", "1=2"):
+    for wrong in ("greeting", "greeting=hello", "1=2", "messages=[]"):
         assert main([*arguments, wrong]) == 1
         assert "NAME=JSON" in capsys.readouterr().err
 
@@ -91,6 +91,24 @@ def test_errors_are_one_line_on_stderr(checkpoint, capsys, arguments, message):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err.splitlines()[-1]
+
+
+def test_a_turn_that_does_not_fit_does_not_end_the_chat(checkpoint, capsys, monkeypatch):
+    lines = iter(["hi", "x" * 600, "hi"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or (_ for _ in ()).throw(EOFError))
+    assert main(["chat", "--model", str(checkpoint), "--max-tokens", "3"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.count("error: ") == 1
+    assert captured.err.count("generated") == 2
+
+
+def test_closed_streams_are_no_traceback(checkpoint, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["generate", "-", "--model", str(checkpoint)]) == 1
+    assert "standard input is closed" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["generate", "hi", "--model", str(checkpoint), "--max-tokens", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"]
 
 
 def test_the_public_names():

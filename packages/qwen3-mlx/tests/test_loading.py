@@ -1,6 +1,7 @@
 """Checkpoints that load, and every way in which one may not."""
 
 import json
+import os
 import random
 import struct
 
@@ -179,7 +180,19 @@ def test_missing_and_unexpected_tensors_are_named(checkpoint):
         ({"quantization": "yes"}, ConfigError, "quantization"),
         ({"num_hidden_layers": 10**9}, ConfigError, "num_hidden_layers"),
         ({"vocab_size": 10**12}, ConfigError, "vocab_size"),
-        ({"head_dim": 2**30, "num_attention_heads": 2**12}, ConfigError, "no model that can be built|num_key_value"),
+        ({"head_dim": 2**30, "num_attention_heads": 2**12}, ConfigError, "head_dim"),
+        ({"head_dim": 2**16, "num_attention_heads": 2**20}, ConfigError, "no model that can be built"),
+        ({"rope_theta": 10**400}, ConfigError, "rope_theta"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "original_max_position_embeddings": "x"}},
+            ConfigError,
+            "original",
+        ),
+        ({"partial_rotary_factor": 2.0}, ConfigError, "partial_rotary_factor"),
+        ({"num_key_value_heads": 0}, ConfigError, "num_key_value_heads"),
+        ({"use_sliding_window": True, "sliding_window": 0}, ConfigError, "sliding_window"),
+        ({"layer_types": ["full", "full"]}, ConfigError, "layer_types"),
+        ({"quantization": {"bits": 4, "mode": [1]}}, ConfigError, "mode"),
         ({"model_type": "qwen3_moe", "moe_intermediate_size": 0}, MLXCoreError, "built|missing"),
         ({"model_type": "qwen3_moe", "num_experts": 2**31}, MLXCoreError, "built|missing"),
     ],
@@ -188,6 +201,70 @@ def test_configurations_that_cannot_be_served(checkpoint, changes, error, messag
     edit(checkpoint, **changes)
     with pytest.raises(error, match=message):
         load_model(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", [mx.uint8, mx.int32, mx.bool_])
+def test_tensors_that_are_no_weights_are_named(checkpoint, dtype):
+    """fp8 checkpoints, which MLX reads as bytes, must not load as if they were numbers."""
+    rewrite(checkpoint, lambda weights: weights.update({"model.norm.weight": mx.zeros(64, dtype)}))
+    with pytest.raises(WeightsError, match=r"model\.norm\.weight.*floating"):
+        load_model(checkpoint)
+
+
+@pytest.mark.parametrize("quantize", ["4", 4.0, [4], True])
+def test_quantize_takes_bits_or_a_table(checkpoint, quantize):
+    with pytest.raises(ConfigError, match="quantize"):
+        load_model(checkpoint, quantize=quantize)
+
+
+def test_lazy_weights_are_not_read_yet(checkpoint):
+    """A lazy model's file may be swapped before it is used; an eager one's not."""
+    eager, lazy = load_model(checkpoint), load_model(checkpoint, lazy=True)
+    wanted = eager(TOKENS)
+    size = (checkpoint / "model.safetensors").stat().st_size
+    os.truncate(checkpoint / "model.safetensors", size // 2)
+    assert mx.array_equal(eager(TOKENS), wanted)
+    with pytest.raises(RuntimeError):
+        mx.eval(lazy(TOKENS))
+
+
+def test_inverse_frequencies_of_old_checkpoints_are_dropped(checkpoint):
+    wanted = load_model(checkpoint)(TOKENS)
+    rewrite(checkpoint, lambda weights: weights.update({"model.layers.0.self_attn.rotary_emb.inv_freq": mx.ones(8)}))
+    assert mx.array_equal(load_model(checkpoint)(TOKENS), wanted)
+
+
+def test_routers_are_packed_at_eight_bits():
+    from mlx_core.loading import quantize_model
+    from qwen3_mlx import qwen3_moe
+
+    config = {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    sizes = {
+        "vocab_size": 9,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    model = qwen3_moe.Model(qwen3_moe.ModelConfig.from_dict({**config, **sizes}))
+    quantize_model(model, {"bits": 4, "group_size": 32})
+    mlp = model.layers[0].mlp
+    assert (mlp.gate.bits, mlp.gate.group_size) == (8, 64)
+    assert (mlp.switch_mlp.up_proj.bits, mlp.switch_mlp.up_proj.group_size) == (4, 32)
+
+
+def test_packed_weights_are_dequantised_beyond_the_limit_if_that_was_asked_for(checkpoint, tmp_path):
+    save_model(
+        tmp_path / "saved", load_model(checkpoint, quantize=4), json.loads((checkpoint / "config.json").read_text())
+    )
+    with backend.override(dequantize_limit_bytes=1):
+        loaded = load_model(tmp_path / "saved", keep_packed=False)
+    assert not any(hasattr(module, "bits") for module in loaded.modules())
+
+
+def test_embeddings_packed_in_an_mx_mode_compute_in_the_dtype_asked_for(checkpoint):
+    model = load_model(checkpoint, dtype="float16", quantize={"mode": "mxfp4"})
+    assert model(TOKENS).dtype == mx.float16
 
 
 def test_packed_weights_must_fit_their_table(checkpoint, tmp_path):

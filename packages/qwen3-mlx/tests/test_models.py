@@ -1,13 +1,17 @@
 """What every architecture must do, on tiny configurations, and what its configuration refuses."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlx_core.cache import KVCache, RotatingKVCache
 from mlx_core.errors import CacheError, ConfigError, InputError, WeightsError
+from mlx_core.experts import stack_experts
 from mlx_core.layers import ModelInput
 from mlx_core.testing import check_model, randomize
-from qwen3_mlx import qwen2, qwen3, qwen3_moe
+from qwen3_mlx import generate, qwen2, qwen3, qwen3_moe
 
 TINY = {
     "vocab_size": 50,
@@ -146,6 +150,69 @@ def test_bad_model_inputs_are_refused():
         make("qwen2")(ModelInput(embeddings=mx.zeros((1, 2, 31))))
     with pytest.raises(CacheError, match="3 layers"):
         make("qwen2")(mx.zeros((1, 2), mx.int32), [KVCache()])
+
+
+def test_layers_whose_caches_differ_have_masks_of_their_own():
+    model = randomize(make("qwen3"))
+    tokens = mx.random.randint(0, 50, (1, 20), key=mx.random.key(0))
+
+    def caches():
+        return [RotatingKVCache(8), RotatingKVCache(8, keep=4), RotatingKVCache(12)]
+
+    one, many = caches(), caches()
+    singly = mx.concatenate([model(tokens[:, i : i + 1], one) for i in range(20)], axis=1)
+    chunked = mx.concatenate([model(tokens[:, :9], many), model(tokens[:, 9:], many)], axis=1)
+    assert mx.allclose(singly, chunked, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "dynamic", "factor": 2.0},
+        {
+            "rope_type": "longrope",
+            "factor": 2.0,
+            "original_max_position_embeddings": 16,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0] * 4,
+        },
+    ],
+)
+def test_a_prompt_whose_rope_depends_on_its_length_is_computed_in_one_pass(scaling):
+    model = randomize(make("qwen3", head_dim=8, max_position_embeddings=32, rope_scaling=scaling))
+    for length in (17, 30, model.context_length):
+        prompt = mx.random.randint(0, 50, (length,), key=mx.random.key(length)).tolist()
+        wanted = mx.argmax(model(mx.array([prompt]))[0, -1]).item()
+        for step in (5, 2048):
+            result = generate(model, None, prompt, max_tokens=1, prefill_step_size=step, logprobs=0)
+            assert result.tokens == [wanted]
+            full = model(mx.array([prompt]))[0, -1].astype(mx.float32)
+            assert result.logprobs[0].logprob == pytest.approx((full.max() - mx.logsumexp(full)).item(), abs=1e-4)
+
+
+def test_a_model_serves_several_threads():
+    """Dynamic RoPE keeps what it computed last, which threads must not trip over."""
+    model = randomize(make("qwen3", max_position_embeddings=16, rope_scaling={"rope_type": "dynamic", "factor": 2.0}))
+    prompts = [[1 + i] * (10 + 3 * i) for i in range(4)]
+    wanted = [np.array(model(mx.array([prompt]))) for prompt in prompts]
+
+    def work(i):
+        with mx.stream(mx.new_stream(mx.default_device())):
+            return np.abs(np.array(model(mx.array([prompts[i % 4]]))) - wanted[i % 4]).max()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(work, range(24))) < 1e-4
+
+
+def test_experts_that_contradict_each_other_are_named():
+    one = {f"l.mlp.experts.{e}.gate_proj.weight": mx.zeros((4, 4 + e)) for e in range(2)}
+    with pytest.raises(WeightsError, match="different shapes"):
+        stack_experts(one, 2)
+    with pytest.raises(WeightsError, match="expected"):
+        stack_experts({"l.mlp.experts.gate_up_proj": mx.zeros((2, 5, 4))}, 2)
+    both = {f"l.mlp.experts.{e}.down_proj.weight": mx.zeros((4, 4)) for e in range(2)}
+    with pytest.raises(WeightsError, match="twice"):
+        stack_experts({**both, "l.mlp.experts.down_proj": mx.zeros((2, 4, 4))}, 2)
 
 
 @pytest.mark.parametrize("dtype", [mx.int32, mx.uint32, mx.int64, mx.uint16])

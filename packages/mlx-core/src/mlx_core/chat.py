@@ -47,6 +47,7 @@ class ChatSession:
         self.messages.append({"role": "user", "content": text})
         answer: list[str] = []
         generation: Generate | None = None
+        self.stats = None
         try:
             tokens = self._tokenizer.encode_chat(self.messages, **self._variables)
             reused = self._reuse(tokens)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .chat import ChatSession
 from .errors import InputError, MLXCoreError
@@ -24,6 +24,9 @@ from .sampler import SamplingParams
 from .tokenizer import Tokenizer
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+# What a command fills in by itself.
+_OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "template"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def main(family: Family, arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left
         sys.stderr.close()
         return EXIT_ERROR
+    except (OSError, UnicodeError) as error:  # of standard input or output: a full disk, another encoding
+        return _fail(error)
 
 
 def _parser(family: Family) -> argparse.ArgumentParser:
@@ -122,14 +127,14 @@ def _parser(family: Family) -> argparse.ArgumentParser:
 
     command = commands.add_parser("perplexity", parents=[model], help="measure how well a text is predicted")
     command.add_argument("file", help="a UTF-8 text file, or - for standard input")
-    command.add_argument("--window", type=int, default=1024, metavar="N", help="tokens read at once (default: 1024)")
+    command.add_argument("--window", type=int, metavar="N", help="tokens read at once (default: 1024, or the context)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_perplexity)
     return parser
 
 
 def _generate(family: Family, args: argparse.Namespace) -> int:
-    prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+    prompt = _stdin().read() if args.prompt == "-" else args.prompt
     if not prompt.strip() and not args.raw:
         raise InputError("the prompt is empty: there is nothing to answer.")
     params = _params(args)
@@ -164,7 +169,7 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
     session = ChatSession(
         model, tokenizer, params=params, system=args.system, template_variables=_template_variables(args)
     )
-    interactive = sys.stdin.isatty()
+    interactive = _stdin().isatty()
     if interactive:
         _note("Ctrl-C ends an answer, /reset the conversation, Ctrl-D or /exit the program.")
     while True:
@@ -188,6 +193,8 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
                 print(chunk.text, end="", flush=True)
         except KeyboardInterrupt:
             _note(" [interrupted]")
+        except MLXCoreError as error:  # the history stays: a shorter message may do, or /reset
+            _fail(error)
         finally:
             answer.close()
         print()
@@ -230,7 +237,7 @@ def _bench(family: Family, args: argparse.Namespace) -> int:
 
 def _perplexity(family: Family, args: argparse.Namespace) -> int:
     try:
-        text = sys.stdin.read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
+        text = _stdin().read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{args.file} can't be read as UTF-8 text: {error}.") from error
     model, tokenizer, _ = _load(family, args)
@@ -243,7 +250,7 @@ def _perplexity(family: Family, args: argparse.Namespace) -> int:
 
 
 def _load(family: Family, args: argparse.Namespace) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
-    path = args.model or family.default_model()
+    path = family.default_model() if args.model is None else args.model
     loaded = load(path, dtype=args.dtype, quantize=args.quantize, keep_packed=args.keep_packed)
     _note(f"{loaded[0].load_report}")
     return loaded
@@ -266,7 +273,7 @@ def _template_variables(args: argparse.Namespace) -> dict[str, Any]:
             raise InputError(
                 f"--template-variable takes NAME=JSON, such as enable_thinking=false; got {entry!r}."
             ) from error
-        if not (equals and name.isidentifier()):
+        if not (equals and name.isidentifier()) or name in _OWN_VARIABLES:
             raise InputError(f"--template-variable takes NAME=JSON, such as enable_thinking=false; got {entry!r}.")
     return variables
 
@@ -288,14 +295,22 @@ def _progress(unit: str = "prompt tokens") -> Callable[[int, int], None]:
     """Shows how far a long prefill has come, on terminals."""
 
     def show(done: int, total: int) -> None:
-        if sys.stderr.isatty() and total > 2048:
+        if sys.stderr is not None and sys.stderr.isatty() and total > 2048:
             end = "\r" if done < total else "\r\033[K"
             print(f"{done:,} of {total:,} {unit}" if done < total else "", end=end, file=sys.stderr, flush=True)
 
     return show
 
 
+def _stdin() -> TextIO:
+    if sys.stdin is None:
+        raise InputError("standard input is closed.")
+    return sys.stdin
+
+
 def _note(text: str) -> None:
+    if sys.stderr is None:  # closed; print would take standard output instead
+        return
     print(text, file=sys.stderr, flush=True)
 
 

@@ -21,7 +21,7 @@ from .rope import RoPE, initialize_rope
 _MAX_JSON_BYTES = 64 * 2**20
 
 # Dimensions of arrays are 32-bit. Layers are built one by one, so their number must not be a way to use up memory.
-_MAX_SIZE, _MAX_LAYERS = 2**31 - 1, 4096
+_MAX_SIZE, _MAX_LAYERS, _MAX_HEAD_DIM = 2**31 - 1, 4096, 2**16
 
 DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -80,7 +80,7 @@ def _field_types(cls: type[BaseConfig]) -> dict[str, tuple[type, ...]]:
 
 def _checked(name: str, value: Any, accepted: tuple[type, ...]) -> Any:
     if float in accepted and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1000 else math.inf  # refused below
     if int in accepted and float not in accepted and isinstance(value, float) and value.is_integer():
         value = int(value)
     wrong_bool = isinstance(value, bool) and bool not in accepted
@@ -137,7 +137,7 @@ class DecoderConfig(BaseConfig):
             )
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
-        if self.kv_heads < 1 or self.num_attention_heads % self.kv_heads:
+        if (self.num_key_value_heads or 0) < 1 or self.num_attention_heads % self.kv_heads:
             raise ConfigError(
                 "num_key_value_heads must divide num_attention_heads; "
                 f"found {self.num_key_value_heads} and {self.num_attention_heads}."
@@ -149,10 +149,14 @@ class DecoderConfig(BaseConfig):
                     "and config.json gives no head_dim."
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
-        if self.dim_per_head < 1:
-            raise ConfigError(f"config.json's 'head_dim' must be positive; found {self.head_dim}.")
+        if not 1 <= self.dim_per_head <= _MAX_HEAD_DIM:
+            raise ConfigError(f"config.json's 'head_dim' must be between 1 and {_MAX_HEAD_DIM}; found {self.head_dim}.")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise ConfigError(f"config.json's 'sliding_window' must be positive or null; found {self.sliding_window}.")
         if self.hidden_act not in ("silu", "swish"):
             raise ConfigError(f"hidden_act {self.hidden_act!r} is not supported; these models use 'silu'.")
+        if unknown := set(map(str, self.layer_types or ())) - {"full_attention", "sliding_attention"}:
+            raise ConfigError(f"layer_types may hold full_attention and sliding_attention; found {sorted(unknown)}.")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             raise ConfigError(
                 f"layer_types names {len(self.layer_types)} layers; num_hidden_layers is {self.num_hidden_layers}."
@@ -217,13 +221,22 @@ def rope_parameters(config: Mapping[str, Any], default_theta: float = 10_000.0) 
         parameters = settings[0]
     for name, default in (("rope_theta", default_theta), ("partial_rotary_factor", 1.0)):
         value = parameters.get(name, config.get(name))
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-            raise ConfigError(f"config.json's {name!r} must be a positive number; found {value!r}.")
-        parameters[name] = float(value)
+        parameters[name] = _positive(name, default if value is None else value)
+    if parameters["partial_rotary_factor"] > 1:
+        raise ConfigError(f"partial_rotary_factor must be at most 1; found {parameters['partial_rotary_factor']}.")
     if config.get("original_max_position_embeddings") is not None:
         parameters["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+    for name in ("original_max_position_embeddings", "factor"):
+        if parameters.get(name) is not None:
+            _positive(name, parameters[name])
     return parameters
+
+
+def _positive(name: str, value: Any) -> float:
+    """A number that positions can be computed with."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+        raise ConfigError(f"config.json's {name!r} must be a positive number; found {value!r:.80}.")
+    return float(value)
 
 
 # Bits and group sizes that mx.quantize takes, by mode.
@@ -309,7 +322,7 @@ class QuantizationConfig:
 
 def _layer_quantization(entry: Mapping[str, Any], where: str) -> LayerQuantization:
     mode = entry.get("mode") or "affine"
-    if mode not in QUANTIZATION_MODES:
+    if not isinstance(mode, str) or mode not in QUANTIZATION_MODES:
         raise ConfigError(f"{where}: unknown quantisation mode {mode!r}; known are {', '.join(QUANTIZATION_MODES)}.")
     # An entry stands for itself, as MLX reads it: what it leaves out (or, in mlx-lm's recipes, null) is the mode's
     # default.

@@ -29,7 +29,7 @@ def conv1d(
     input: mx.array, weight: mx.array, stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1
 ) -> mx.array:
     """Input `[N, L, C]`, weight `[O, K, C / groups]` -> `[N, L_out, O]`; see `mx.conv1d`."""
-    if not backend.current().fast_convolutions:
+    if not _suits(input, (padding,)):
         return mx.conv1d(input, weight, stride, padding, dilation, groups)
     return _convolve(input, weight, (stride,), (padding,), (dilation,), groups)
 
@@ -38,7 +38,7 @@ def conv2d(
     input: mx.array, weight: mx.array, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
 ) -> mx.array:
     """Input `[N, H, W, C]`, weight `[O, KH, KW, C / groups]` -> `[N, H_out, W_out, O]`; see `mx.conv2d`."""
-    if not backend.current().fast_convolutions:
+    if not _suits(input, _pair(padding)):
         return mx.conv2d(input, weight, stride, padding, dilation, groups)
     return _convolve(input, weight, _pair(stride), _pair(padding), _pair(dilation), groups)
 
@@ -53,7 +53,7 @@ def conv_transpose1d(
     groups: int = 1,
 ) -> mx.array:
     """Input `[N, L, C]`, weight `[O, K, C / groups]` -> `[N, L_out, O]`; see `mx.conv_transpose1d`."""
-    if not backend.current().fast_convolutions:
+    if not _suits(input, (padding,)):
         return mx.conv_transpose1d(input, weight, stride, padding, dilation, output_padding, groups)
     return _convolve_transposed(input, weight, (stride,), (padding,), (dilation,), (output_padding,), groups)
 
@@ -68,11 +68,17 @@ def conv_transpose2d(
     groups: int = 1,
 ) -> mx.array:
     """Input `[N, H, W, C]`, weight `[O, KH, KW, C / groups]` -> `[N, H_out, W_out, O]`; see `mx.conv_transpose2d`."""
-    if not backend.current().fast_convolutions:
+    if not _suits(input, _pair(padding)):
         return mx.conv_transpose2d(input, weight, stride, padding, dilation, output_padding, groups)
     return _convolve_transposed(
         input, weight, _pair(stride), _pair(padding), _pair(dilation), _pair(output_padding), groups
     )
+
+
+def _suits(x: mx.array, padding: Sequence[int]) -> bool:
+    """Whether products should do this; MLX's own know what to do with the rest."""
+    wanted = backend.current().fast_convolutions
+    return wanted and x.size > 0 and min(padding) >= 0 and mx.issubdtype(x.dtype, mx.floating)
 
 
 def _pair(value: Pair) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from .errors import InputError
-from .generation import LanguageModel
+from .generation import LanguageModel, encode_prompt
 
 _BLOCK = 256
 
@@ -30,19 +30,23 @@ def perplexity(
     model: LanguageModel,
     tokens: Sequence[int],
     *,
-    window: int = 1024,
+    window: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Perplexity:
     """Perplexity of a text, read in windows that don't overlap: each token is predicted from those before it in its
-    window.
+    window, of 1024 tokens where the model's context allows.
 
     A window's first token is given, except that it's the previous window's last one, so every token but the text's
     first counts. Raises InputError for fewer than two tokens.
     """
     if len(tokens) < 2:
         raise InputError(f"perplexity needs at least two tokens: one to predict the other from; got {len(tokens)}.")
-    if window < 1:
-        raise InputError(f"window is a number of tokens, 1 or more; got {window}.")
+    tokens = encode_prompt(None, tokens, vocab_size=getattr(model, "vocab_size", None))
+    context = getattr(model, "context_length", None)
+    if window is None:
+        window = min(1024, context or 1024)
+    if window < 1 or (context is not None and window > context):
+        raise InputError(f"window is a number of tokens, from 1 to the model's context of {context}; got {window}.")
     total = 0.0
     count = len(tokens) - 1
     for start in range(0, count, window):

@@ -121,6 +121,10 @@ def stack_experts(
         elif match := _FUSED.fullmatch(name):
             key = match["key"] or "weight"
             prefix = f"{match['block']}.switch_mlp"
+            if value.ndim != 3 or (match["part"] == "gate_up_proj" and value.shape[1] % 2):
+                raise WeightsError(
+                    f"{name} has shape {tuple(value.shape)}; expected [experts, out, in], gate as tall as up."
+                )
             if match["part"] == "down_proj":
                 result[f"{prefix}.down_proj.{key}"] = value
             else:
@@ -135,5 +139,9 @@ def stack_experts(
                 f"{target.replace('.switch_mlp.', '.experts.*.')}: the configuration has {num_experts} experts, the checkpoint "
                 f"{len(by_expert)}" + ("." if missing is None else f" (expert {missing} is missing).")
             )
+        if target in result:
+            raise WeightsError(f"the checkpoint has the experts of {target} twice: one by one, and stacked.")
+        if len(shapes := {tuple(value.shape) for value in by_expert.values()}) > 1:
+            raise WeightsError(f"the experts of {target} have different shapes: {sorted(shapes)}.")
         result[target] = mx.stack([by_expert[expert] for expert in range(num_experts)])
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -191,14 +190,15 @@ class Generate:
 
     def _run(self) -> Generator[GenerationChunk, None, None]:
         limit = min(self.params.max_tokens, self._room)
-        with _resident(self._model):
+        with backend.wired():
             try:
                 self._started = self._latest_at = time.perf_counter()
-                self._prefill()
+                done = 0 if getattr(self._model, "prefills_whole", False) and limit else len(self._prompt) - 1
+                self._prefill(done)
                 if limit == 0:
                     return
                 stops = StopStrings(self.params.stop)
-                drawn = self._step(mx.array(self._prompt[-1:]))
+                drawn = self._step(mx.array(self._prompt[done:]))
                 reason: FinishReason | None = None
                 while reason is None:
                     # The next token is queued before this one is read, so the device never waits for the host.
@@ -223,23 +223,26 @@ class Generate:
             finally:
                 self._settle()
 
-    def _prefill(self) -> None:
-        """Everything but the prompt's last token, whose logits are the first that count."""
+    def _prefill(self, count: int) -> None:
+        """The prompt's first `count` tokens, in chunks: as a rule all but the last, whose logits are the first
+        wanted.
+        """
         total = len(self._prompt)
-        for start in range(0, total - 1, self._step_size):
-            stop = min(start + self._step_size, total - 1)
+        for start in range(0, count, self._step_size):
+            stop = min(start + self._step_size, count)
             self._model(mx.array(self._prompt[start:stop])[None], self._cache)
             for layer in reversed(self._cache):  # the last layer's needs all others': one evaluation does the work
                 layer.materialize()
             mx.clear_cache()
             if self._on_progress is not None:
                 self._on_progress(stop, total)
+        self._latest_at = time.perf_counter()
         if self._on_progress is not None:
             self._on_progress(total, total)
 
-    def _step(self, token: mx.array) -> tuple[mx.array, LazyLogprobs | None]:
-        """Token `[1]` -> the next one `[1]`, on its way."""
-        logits = self._model(token[None], self._cache)
+    def _step(self, tokens: mx.array) -> tuple[mx.array, LazyLogprobs | None]:
+        """Tokens `[n]` -> the next one `[1]`, on its way."""
+        logits = self._model(tokens[None], self._cache)
         drawn, logprobs = self._sampler(logits[:, -1])
         mx.async_eval(drawn, *(logprobs.arrays if logprobs is not None else ()))
         return drawn, logprobs
@@ -474,8 +477,3 @@ def _common_offset(cache: Sequence[KeyValueCache]) -> int:
     if len(offsets) > 1:
         raise CacheError(f"the layers of the cache have seen different numbers of tokens: {sorted(offsets)}. Reset it.")
     return offsets.pop() if offsets else 0
-
-
-def _resident(model: LanguageModel) -> contextlib.AbstractContextManager[None]:
-    report = getattr(model, "load_report", None)
-    return backend.wired(report.nbytes) if report is not None else contextlib.nullcontext()

@@ -22,10 +22,13 @@ def resolve(path_or_id: str | Path, *, revision: str | None = None) -> Path:
 
     Raises MissingCheckpointError where the name can only be a path, HubError where the hub can't give it.
     """
-    path = Path(path_or_id).expanduser()
-    if path.exists():
-        return path
     name = str(path_or_id)
+    try:
+        path = Path(path_or_id).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long for the system, an unknown user's home, a NUL
+        raise MissingCheckpointError(f"{name:.200} can't be a path: {error}.") from error
     if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
         raise MissingCheckpointError(
             f"{name} does not exist. Give a model's folder, a .gguf file or a hub id (org/name)."

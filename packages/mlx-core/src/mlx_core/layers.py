@@ -159,13 +159,21 @@ class DecoderStack(nn.Module):
 
     def __call__(self, h: mx.array, cache: Sequence[KeyValueCache | None]) -> mx.array:
         """h: embeddings `[B, L, hidden]`; returns hidden states `[B, L, hidden]`."""
-        masks: dict[tuple[Any, ...], Mask] = {}  # layers of one window and kind of cache share a mask
+        masks: dict[tuple[Any, ...], Mask] = {}  # layers of one window share a mask, where their caches are alike
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            key = (layer.window, type(layer_cache), None if layer_cache is None else layer_cache.max_size)
+            key = (layer.window, *_geometry(layer_cache))
             if key not in masks:
                 masks[key] = create_attention_mask(h, layer_cache, window_size=layer.window)
             h = layer(h, masks[key], layer_cache)
         return self.norm(h)
+
+
+def _geometry(cache: KeyValueCache | None) -> tuple[Any, ...]:
+    """What a cache's masks depend on. Rows of a batch differ alike in all layers."""
+    if cache is None:
+        return (None,)
+    offset = cache.offset if isinstance(cache.offset, int) else None
+    return type(cache), cache.max_size, getattr(cache, "keep", 0), offset
 
 
 class CausalLM(nn.Module):
@@ -194,6 +202,11 @@ class CausalLM(nn.Module):
         return self.config.context_length
 
     @property
+    def prefills_whole(self) -> bool:
+        """Whether a prompt has to be computed in one pass, because its RoPE depends on how long it is."""
+        return any(layer.self_attn.rope.depends_on_length for layer in self.layers)
+
+    @property
     def tied(self) -> bool:
         """Whether the head is the embedding."""
         return "lm_head" not in self
@@ -216,7 +229,8 @@ class CausalLM(nn.Module):
 
         cache: one KeyValueCache per layer (`make_cache`), which this call appends to; None attends within the tokens
         alone. Masks are made inside. Raises InputError for other shapes and dtypes, CacheError for a cache that
-        doesn't fit.
+        doesn't fit. Ids must be below `vocab_size`: checking that here would mean to wait for the device; generation
+        and perplexity check it.
         """
         if cache is not None and len(cache) != len(self.layers):
             raise CacheError(
@@ -241,9 +255,10 @@ class CausalLM(nn.Module):
         if not isinstance(ids, mx.array) or not mx.issubdtype(ids.dtype, mx.integer):
             found = f"{ids.dtype}" if isinstance(ids, mx.array) else type(ids).__name__
             raise InputError(f"tokens must be an mx.array of integers [B, L]; got {found}.")
-        if ids.ndim != 2 or ids.shape[1] < 1:
-            raise InputError(f"tokens must be [B, L] with L >= 1; got shape {tuple(ids.shape)}.")
-        return self.model.embed_tokens(ids)
+        if ids.ndim != 2 or ids.size < 1:
+            raise InputError(f"tokens must be [B, L] with B, L >= 1; got shape {tuple(ids.shape)}.")
+        # packed embeddings of the mx modes come out as bf16, whatever the others compute in
+        return self.model.embed_tokens(ids).astype(self.model.norm.weight.dtype)
 
     def make_cache(self) -> list[KeyValueCache]:
         """One empty cache per layer: of the window's size where the layer has one, else unbounded."""

@@ -104,6 +104,8 @@ def _load(
         _check(model, weights, checkpoint.path)
         model.load_weights(list(weights.items()))
         if quantize is not None:
+            if checkpoint.quantization is not None and packed:
+                report.notes.append("weights that the checkpoint has packed stay as they are")
             quantize_model(model, quantize)
         model.eval()
         fuse_projections(model)
@@ -145,8 +147,10 @@ def quantize_model(model: CausalLM, quantize: Quantize) -> None:
 
     Layers whose input width the groups don't divide stay as they are.
     """
-    if isinstance(quantize, int):
+    if isinstance(quantize, int) and not isinstance(quantize, bool):
         quantize = {"bits": quantize}
+    if not isinstance(quantize, QuantizationConfig | Mapping):
+        raise ConfigError(f"quantize takes bits, or a table such as {{'bits': 4, 'group_size': 64}}; got {quantize!r}.")
     table = quantize if isinstance(quantize, QuantizationConfig) else QuantizationConfig.from_dict(quantize)
 
     def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
@@ -240,12 +244,15 @@ def _cast(value: mx.array, dtype: mx.Dtype | None) -> mx.array:
 def _check(model: CausalLM, weights: dict[str, mx.array], path: Path) -> None:
     """Raise WeightsError unless names and shapes are exactly the model's."""
     expected = {name: value.shape for name, value in named_parameters(model).items()}
+    expected_dtypes = {name: value.dtype for name, value in named_parameters(model).items()}
     for name, shape in expected.items():
         if name in weights and weights[name].shape != shape:
             raise WeightsError(
                 f"{path.name}: tensor {name!r} has shape {tuple(weights[name].shape)}; config.json makes it {tuple(shape)}. "
                 "Config and weights are of different models, or the file is damaged."
             )
+    for name in sorted(expected.keys() & weights.keys()):
+        _check_dtype(name, weights[name].dtype, expected_dtypes[name], path)
     missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unexpected:
         raise WeightsError(
@@ -256,6 +263,15 @@ def _check(model: CausalLM, weights: dict[str, mx.array], path: Path) -> None:
                 if names
             )
         )
+
+
+def _check_dtype(name: str, found: mx.Dtype, wanted: mx.Dtype, path: Path) -> None:
+    """Raise WeightsError unless a tensor is of the dtype that the model needs, or floating-point like it."""
+    if found == wanted or (mx.issubdtype(found, mx.floating) and mx.issubdtype(wanted, mx.floating)):
+        return
+    expected = "a floating-point dtype" if mx.issubdtype(wanted, mx.floating) else str(wanted)
+    hint = " MLX reads fp8 as bytes: take the model's bf16 checkpoint." if found == mx.uint8 else ""
+    raise WeightsError(f"{path.name}: tensor {name!r} is {found}; expected {expected}.{hint}")
 
 
 def _count(model: nn.Module) -> int:

@@ -24,6 +24,9 @@ class RoPE:
     `[dims / 2]`; None for the plain `base ** (-2i / dims)`, which MLX computes itself.
     """
 
+    depends_on_length = False
+    """Whether a token's turn depends on how long the sequence is when it is computed, not on its position alone."""
+
     def __init__(
         self,
         dims: int,
@@ -70,26 +73,32 @@ class DynamicRoPE(RoPE):
     Keys that a cache holds keep the turn of the step that wrote them, as in transformers.
     """
 
+    depends_on_length = True
+
     def __init__(self, dims: int, base: float, traditional: bool, *, factor: float, max_positions: int) -> None:
         super().__init__(dims, base, traditional)
         self.factor = factor
         self.max_positions = max_positions
-        self._exponents = mx.arange(0, dims, 2, dtype=mx.float32) / dims
-        self._latest: tuple[int, mx.array] = (0, mx.array(0.0))  # layers share a rope: one computation per step
+        self._latest: tuple[int, mx.array] | None = None  # layers share a rope: one computation per step
 
     def _wavelengths_for(self, offset: Offset, n: int) -> mx.array | None:
-        if isinstance(offset, int):
-            length = offset + n
-            if length <= self.max_positions:
-                return None
-            if self._latest[0] != length:
-                self._latest = (length, self._wavelengths_at(mx.array(float(length))))
-            return self._latest[1]
-        return self._wavelengths_at(mx.maximum(mx.max(offset) + n, self.max_positions).astype(mx.float32))
+        if isinstance(offset, mx.array):  # lengths that differ by row are known to the device alone
+            longest = mx.maximum(mx.max(offset) + n, self.max_positions).astype(mx.float32)
+            exponents = mx.arange(0, self.dims, 2, dtype=mx.float32) / self.dims
+            return mx.power(self.base * self._stretch(longest), exponents)
+        length = offset + n
+        if length <= self.max_positions:
+            return None
+        latest = self._latest  # read once: another thread may be at another length
+        if latest is None or latest[0] != length:
+            base = self.base * self._stretch(float(length))
+            latest = (length, mx.array([base ** (i / self.dims) for i in range(0, self.dims, 2)]))
+            self._latest = latest
+        return latest[1]
 
-    def _wavelengths_at(self, length: mx.array) -> mx.array:
-        stretch = self.factor * length / self.max_positions - (self.factor - 1)
-        return (self.base * stretch ** (self.dims / (self.dims - 2))) ** self._exponents
+    def _stretch(self, length: Any) -> Any:
+        """What the base is multiplied by, for a length in floats or as an array."""
+        return (self.factor * length / self.max_positions - (self.factor - 1)) ** (self.dims / (self.dims - 2))
 
 
 class LongRoPE(RoPE):
@@ -97,6 +106,8 @@ class LongRoPE(RoPE):
 
     Source: https://arxiv.org/abs/2402.13753.
     """
+
+    depends_on_length = True
 
     def __init__(
         self,

@@ -10,7 +10,9 @@ Papers: https://arxiv.org/abs/2407.10671 (Qwen2), https://arxiv.org/abs/2302.139
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from mlx_core.config import DecoderConfig
 from mlx_core.errors import ConfigError
@@ -26,6 +28,12 @@ class ModelConfig(DecoderConfig):
     max_window_layers: int = 28
     attention_bias: bool = False
     mlp_bias: bool = False
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        if config.get("model_type") == "llama":
+            config = {"max_position_embeddings": 2048, **config}  # the family's default in transformers
+        return super().from_dict(config)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -206,7 +207,10 @@ def activate() -> None:
     """Give the process what its backend wants; runs once, at import. Warns once of what should work here and
     doesn't.
     """
-    wants = current()
+    try:
+        wants = current()
+    except BackendError:  # a switch with a wrong value: whoever needs the backend is told
+        return
     if wants.name != "cpu":
         return
     found = blas.apply(wants.fast_blas, wants.one_row)
@@ -221,22 +225,32 @@ def activate() -> None:
         )
 
 
-@contextlib.contextmanager
-def wired(nbytes: int) -> Iterator[None]:
-    """Keep a model of `nbytes` resident in GPU memory within the block (Metal only; elsewhere nothing happens).
+_wired_holders = 0
+_wired_lock = threading.Lock()
 
-    macOS otherwise pages weights out between tokens. The limit is restored on leaving, after the device is idle.
+
+@contextlib.contextmanager
+def wired() -> Iterator[None]:
+    """Keep models resident in GPU memory within the block (Metal only; elsewhere nothing happens).
+
+    macOS otherwise pages weights out between tokens. Blocks may overlap: the limit goes with the last one.
     """
+    global _wired_holders
     if current().name != "metal":
         yield
         return
-    limit = current().memory_bytes
-    previous = mx.set_wired_limit(limit if nbytes < limit else 0)
+    with _wired_lock:
+        _wired_holders += 1
+        if _wired_holders == 1:
+            mx.set_wired_limit(current().memory_bytes)
     try:
         yield
     finally:
         mx.synchronize()
-        mx.set_wired_limit(previous)
+        with _wired_lock:
+            _wired_holders -= 1
+            if _wired_holders == 0:
+                mx.set_wired_limit(0)
 
 
 def peak_memory_bytes() -> int:
