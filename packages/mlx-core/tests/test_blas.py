@@ -65,7 +65,7 @@ MODES = [{"fast_blas": False}, {"fast_blas": True, "one_row": False}, {"fast_bla
 
 
 @pytest.mark.parametrize("mode", MODES, ids=["off", "gemm", "gemv"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     batch=st.sampled_from([(), (2,), (2, 3)]),
     m=st.sampled_from([1, 1, 1, 2, 7, 33]),

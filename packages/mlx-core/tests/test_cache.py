@@ -70,7 +70,7 @@ operations = st.lists(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(operations=operations)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_kind_keeps_exactly_what_it_says(kind, operations):
     cache = KINDS[kind]()
     max_size, keep = cache.max_size, getattr(cache, "keep", 0)

@@ -32,7 +32,7 @@ dims = st.integers(1, 3)
 groupings = st.sampled_from([(1, 3, 5), (2, 2, 4), (4, 1, 1), (3, 1, 2), (1, 1, 1)])  # groups, C / G, O / G
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=dims,
     length=st.integers(8, 30),
@@ -50,7 +50,7 @@ def test_conv1d(n, length, kernel, stride, padding, dilation, grouping):
     same(*both(conv1d, mx.conv1d, x, w, stride, padding, dilation, groups), kernel * per_in)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=dims,
     sizes=st.tuples(st.integers(6, 12), st.integers(6, 12)),
@@ -66,7 +66,7 @@ def test_conv2d(n, sizes, kernel, stride, padding, dilation, grouping):
     same(*both(conv2d, mx.conv2d, x, w, stride, padding, dilation, groups), kernel[0] * kernel[1] * per_in)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=dims,
     length=st.integers(1, 12),
@@ -111,7 +111,7 @@ def reference_transposed(x, w, stride, padding, dilation, output_padding, groups
     return out[:, padding : total - padding].astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=dims,
     sizes=st.tuples(st.integers(2, 6), st.integers(2, 6)),

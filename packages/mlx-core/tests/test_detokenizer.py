@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models
 from tokenizers.decoders import CTC, BPEDecoder, ByteFallback, ByteLevel, Fuse, Metaspace, Replace, Strip, WordPiece
@@ -110,7 +110,6 @@ def streamed(tokenizer, ids, skip=False):
 @pytest.mark.parametrize(
     "name", [name for name in STREAMS if name != "strips the end"]
 )  # the library fails on a short text
-@settings(deadline=None)
 @given(data=st.data(), skip=st.booleans())
 def test_the_pieces_join_to_the_decoded_text(name, data, skip):
     tokenizer = STREAMS[name]
@@ -129,7 +128,6 @@ def common_start(texts):
 FUTURES = [bytes(more) for n in range(4) for more in itertools.product((0x41, 0x80, 0x90, 0xA0), repeat=n)]
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=5) | st.text(max_size=2).map(str.encode))
 def test_bytes_are_read_as_early_as_can_be(data):
     tokenizer = STREAMS["gpt-2"]
@@ -140,7 +138,6 @@ def test_bytes_are_read_as_early_as_can_be(data):
         assert stream.text == common_start(possible)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "▁", "é", "<s>", "<0x41>", "<0xC3> <0xA9>", "<0x20>"]), max_size=6))
 def test_byte_fallback_is_read_as_early_as_can_be(units):
     tokenizer = STREAMS["sentencepiece"]

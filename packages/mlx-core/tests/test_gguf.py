@@ -197,7 +197,7 @@ def test_arrays_keep_halves():
 # ---------------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(gguf_blocks.FORMATS)), st.integers(1, 9), st.integers(0, 2**32 - 1))
 def test_slices_change_nothing(kind, n_blocks, seed):
     blocks = random_blocks(kind, n_blocks, np.random.default_rng(seed))

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
@@ -61,7 +61,6 @@ def write(folder, **files):
 # --- Text and tokens
 
 
-@settings(deadline=None)
 @given(text=st.text())
 def test_any_text_comes_back(text):
     t = byte_tokenizer()

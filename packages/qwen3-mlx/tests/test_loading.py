@@ -361,7 +361,7 @@ def damaged(shared_checkpoint):
     return folder, (folder / "model.safetensors").read_bytes(), (folder / "config.json").read_text()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_damaged_checkpoints_raise_errors_of_the_tree(damaged, seed):
     """Flipped, cut, doubled and overwritten bytes in the weights' header and in config.json: an error, or a model."""
