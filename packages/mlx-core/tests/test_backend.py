@@ -41,6 +41,12 @@ def test_the_environment_overrides(monkeypatch):
         backend.current()
 
 
+def test_weights_are_dequantised_on_any_device_that_is_told_to():
+    """A limit of nothing would turn the switch off."""
+    limit = backend.current().dequantize_limit_bytes
+    assert 0.5 * backend.current().memory_bytes < limit < backend.current().memory_bytes
+
+
 def test_wired_blocks_may_overlap(monkeypatch):
     """The limit holds from the first block's start to the last one's end."""
     limits = []

@@ -1,7 +1,6 @@
 """What is written, is written whole."""
 
 import json
-import sys
 
 import mlx.core as mx
 import pytest
@@ -98,7 +97,6 @@ def test_nothing_is_overwritten_and_nothing_half_written(tmp_path, monkeypatch):
     assert (tmp_path / "model" / "config.json").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no file modes")
 def test_others_may_read_what_was_saved(tmp_path):
     save_model(tmp_path / "model", tiny(), CONFIG)
     assert (tmp_path / "model").stat().st_mode & 0o055 == 0o055

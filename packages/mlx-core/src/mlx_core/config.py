@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import mlx.core as mx
 
+from .backend import DTYPES
 from .errors import ConfigError, MissingCheckpointError
 from .rope import RoPE, initialize_rope
 
@@ -22,8 +23,6 @@ _MAX_JSON_BYTES = 64 * 2**20
 
 # Dimensions of arrays are 32-bit. Layers are built one by one, so their number must not be a way to use up memory.
 _MAX_SIZE, _MAX_LAYERS, _MAX_HEAD_DIM = 2**31 - 1, 4096, 2**16
-
-DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def read_json(path: Path) -> dict[str, Any]:

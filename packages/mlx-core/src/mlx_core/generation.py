@@ -23,8 +23,8 @@ OnProgress = Callable[[int, int], None]
 
 
 class LanguageModel(Protocol):
-    """What generation needs of a model. `context_length` and `vocab_size`, where a model has them, are checked
-    against.
+    """What generation needs of a model. Where a model has them, `context_length` and `vocab_size` are checked against,
+    and `prefills_whole` has its prompts computed in one pass.
     """
 
     def __call__(self, tokens: mx.array, cache: Sequence[KeyValueCache] | None = None) -> mx.array:
@@ -233,7 +233,8 @@ class Generate:
             self._model(mx.array(self._prompt[start:stop])[None], self._cache)
             for layer in reversed(self._cache):  # the last layer's needs all others': one evaluation does the work
                 layer.materialize()
-            mx.clear_cache()
+            if stop < count:  # chunks grow with what is cached: buffers of the last one don't fit the next
+                mx.clear_cache()
             if self._on_progress is not None:
                 self._on_progress(stop, total)
         self._latest_at = time.perf_counter()

@@ -242,7 +242,7 @@ def _cast(value: mx.array, dtype: mx.Dtype | None) -> mx.array:
 
 
 def _check(model: CausalLM, weights: dict[str, mx.array], path: Path) -> None:
-    """Raise WeightsError unless names and shapes are exactly the model's."""
+    """Raise WeightsError unless names and shapes are exactly the model's, and dtypes of its kind."""
     expected = {name: value.shape for name, value in named_parameters(model).items()}
     expected_dtypes = {name: value.dtype for name, value in named_parameters(model).items()}
     for name, shape in expected.items():

@@ -6,6 +6,7 @@ Linux CPUs it points MLX's matrix products at a fast BLAS, after a self-test.
 """
 
 from .device import (  # first: without MLX's library it says what to install
+    DTYPES,
     Backend,
     BackendName,
     BackendWarning,
@@ -24,6 +25,7 @@ from .blas import BlasStatus, available_cpus
 from .blas import status as blas_status
 
 __all__ = [
+    "DTYPES",
     "Backend",
     "BackendName",
     "BackendWarning",

@@ -7,6 +7,7 @@ memory limits. Everything else asks `current()`. Importing this module changes n
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -33,7 +34,8 @@ from . import blas  # after MLX is known to be there
 
 BackendName = Literal["metal", "cuda", "cpu"]
 
-_DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+# The dtypes that models compute in.
+DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ _DEQUANTIZE_SHARE = 0.6
 _override: Backend | None = None
 
 
-def _detect() -> Backend:
-    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+@functools.cache
+def _detect(on_gpu: bool) -> Backend:
+    """What the default device wants. Remembered: convolutions ask each time."""
     if on_gpu and mx.metal.is_available():
         name: BackendName = "metal"
     elif on_gpu and mx.cuda.is_available():
@@ -79,24 +82,26 @@ def _detect() -> Backend:
         name = "cpu"
     info = mx.device_info(mx.default_device())
     device_name = str(info.get("device_name", platform.processor() or platform.machine()))
+    memory = _host_memory()
+    if name != "cpu":
+        memory = int(info.get("max_recommended_working_set_size", info.get("memory_size", info.get("total_memory", 0))))
+    limit = int(_DEQUANTIZE_SHARE * memory) if memory else sys.maxsize
     if name == "cpu":
         # MLX's bf16 and packed matmuls are scalar code on Linux CPUs, several times slower than fp32 through a BLAS;
         # macOS multiplies fp32 through Accelerate and gains as much.
         linux = sys.platform == "linux"
-        memory = _host_memory()
         return Backend(
             name,
             device_name,
             mx.float32,
             keep_packed=False,
             memory_bytes=memory,
-            dequantize_limit_bytes=int(_DEQUANTIZE_SHARE * memory),
+            dequantize_limit_bytes=limit,
             fast_blas=linux,
             one_row=linux,
             fast_convolutions=linux,
         )
-    memory = int(info.get("max_recommended_working_set_size", info.get("memory_size", info.get("total_memory", 0))))
-    return Backend(name, device_name, None, keep_packed=True, memory_bytes=memory)
+    return Backend(name, device_name, None, keep_packed=True, memory_bytes=memory, dequantize_limit_bytes=limit)
 
 
 def _host_memory() -> int:
@@ -112,7 +117,7 @@ def _host_memory() -> int:
 
 def current() -> Backend:
     """The backend in force: what the default device wants, with what was overridden."""
-    return _override or _from_environment(_detect())
+    return _override or _from_environment(_detect(mx.default_device().type == mx.DeviceType.gpu))
 
 
 # Environment variables that override one thing each; the arguments of `override` have the fields' names.
@@ -150,11 +155,11 @@ def mlx_version() -> str:
 def _from_environment(backend: Backend) -> Backend:
     """The switches, `MLX_CORE_DTYPE` and `MLX_CORE_DEQUANTIZE_LIMIT` override what the device wants."""
     if dtype := os.environ.get("MLX_CORE_DTYPE"):
-        if dtype != "checkpoint" and dtype not in _DTYPES:
+        if dtype != "checkpoint" and dtype not in DTYPES:
             raise BackendError(
-                f"MLX_CORE_DTYPE is {dtype!r}; expected one of {', '.join(_DTYPES)}, or 'checkpoint' for the checkpoint's."
+                f"MLX_CORE_DTYPE is {dtype!r}; expected one of {', '.join(DTYPES)}, or 'checkpoint' for the checkpoint's."
             )
-        backend = replace(backend, compute_dtype=_DTYPES.get(dtype))
+        backend = replace(backend, compute_dtype=DTYPES.get(dtype))
     if limit := os.environ.get("MLX_CORE_DEQUANTIZE_LIMIT"):
         if not limit.isascii() or not limit.isdigit():
             raise BackendError(f"MLX_CORE_DEQUANTIZE_LIMIT is {limit!r}; expected a number of bytes.")
