@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from .cache import KeyValueCache, RotatingKVCache, quantize_cache
 from .chat import ChatSession
@@ -29,10 +28,9 @@ from .reply_formats import reply_format
 from .request import GenerationStats
 from .sampler import SamplingParams
 from .speculative import Draft, DraftModel, PromptLookup
+from .terminal import exit_status, fail, note, progress, stdin
 from .tokenizer import Tokenizer
 from .weights import Checkpoint
-
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
 # What a command fills in by itself.
 _OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "template"})
@@ -57,18 +55,7 @@ def main(family: Family, arguments: Sequence[str] | None = None) -> int:
     Ctrl-C.
     """
     args = _parser(family).parse_args(arguments)
-    try:
-        return int(args.run(family, args))
-    except MLXCoreError as error:
-        return _fail(error)
-    except KeyboardInterrupt:
-        _note("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left
-        sys.stderr.close()
-        return EXIT_ERROR
-    except (OSError, UnicodeError) as error:  # of standard input or output: a full disk, another encoding
-        return _fail(error)
+    return exit_status(lambda: args.run(family, args))
 
 
 def _parser(family: Family) -> argparse.ArgumentParser:
@@ -180,7 +167,7 @@ def _parser(family: Family) -> argparse.ArgumentParser:
 
 
 def _generate(family: Family, args: argparse.Namespace) -> int:
-    prompt = _stdin().read() if args.prompt == "-" else args.prompt
+    prompt = stdin().read() if args.prompt == "-" else args.prompt
     if not prompt.strip() and not args.raw:
         raise InputError("the prompt is empty: there is nothing to answer.")
     params, tools = _params(args), _tools(args)
@@ -202,7 +189,7 @@ def _generate(family: Family, args: argparse.Namespace) -> int:
         params=params,
         cache=_cache(model, args),
         draft=_draft(args),
-        on_progress=_progress(),
+        on_progress=progress("prompt tokens", least=2048),
         shown_special_tokens=parser.format.special_tokens if parser else (),
     ) as generation:
         texts, reason = [], "length"
@@ -221,7 +208,7 @@ def _generate(family: Family, args: argparse.Namespace) -> int:
     else:
         print()
     if not args.quiet:
-        _note(_summary(generation.stats))
+        note(_summary(generation.stats))
     return 0
 
 
@@ -249,10 +236,10 @@ def _convert(family: Family, args: argparse.Namespace) -> int:
         dtype=args.dtype,
         dequantize=args.dequantize,
         max_shard_bytes=int(args.max_shard_gb * 2**30),
-        on_progress=_progress("bytes", least=2**28),
+        on_progress=progress("bytes", least=2**28),
     )
-    _note(f"{report}")
-    _note(f"{report.bits_per_weight:.2f} bits per weight, {time.perf_counter() - started:.1f} s")
+    note(f"{report}")
+    note(f"{report.bits_per_weight:.2f} bits per weight, {time.perf_counter() - started:.1f} s")
     print(args.folder)
     return 0
 
@@ -288,16 +275,16 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
         template_variables=_template_variables(args),
         make_cache=lambda: _cache(model, args),
     )
-    interactive = _stdin().isatty()
+    interactive = stdin().isatty()
     if interactive:
-        _note("Ctrl-C ends an answer, /reset the conversation, Ctrl-D or /exit the program.")
+        note("Ctrl-C ends an answer, /reset the conversation, Ctrl-D or /exit the program.")
     while True:
         try:
             line = input("> " if interactive else "")
         except EOFError:
             return 0
         except KeyboardInterrupt:
-            _note("")
+            note("")
             return 0
         if line.strip() == "/exit":
             return 0
@@ -306,19 +293,19 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
             continue
         if not line.strip():
             continue
-        answer = session.send(line, on_progress=_progress())
+        answer = session.send(line, on_progress=progress("prompt tokens", least=2048))
         try:
             for chunk in answer:
                 print(chunk.text, end="", flush=True)
         except KeyboardInterrupt:
-            _note(" [interrupted]")
+            note(" [interrupted]")
         except MLXCoreError as error:  # the history stays: a shorter message may do, or /reset
-            _fail(error)
+            fail(error)
         finally:
             answer.close()
         print()
         if not args.quiet and session.stats is not None:
-            _note(_summary(session.stats))
+            note(_summary(session.stats))
 
 
 def _bench(family: Family, args: argparse.Namespace) -> int:
@@ -333,7 +320,7 @@ def _bench(family: Family, args: argparse.Namespace) -> int:
         generate_tokens=args.generate_tokens,
         rounds=args.rounds,
         peers={name: PEERS[name](model, config) for name in args.compare},
-        on_round=lambda done, total: _note(f"round {done} of {total}" if done else "warm-up"),
+        on_round=lambda done, total: note(f"round {done} of {total}" if done else "warm-up"),
     )
     if args.json:
         print(json.dumps({"load_s": load_s, **result.to_dict()}))
@@ -356,7 +343,7 @@ def _bench(family: Family, args: argparse.Namespace) -> int:
 
 def _perplexity(family: Family, args: argparse.Namespace) -> int:
     try:
-        text = _stdin().read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
+        text = stdin().read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{args.file} can't be read as UTF-8 text: {error}.") from error
     model, tokenizer, _ = _load(family, args)
@@ -365,7 +352,7 @@ def _perplexity(family: Family, args: argparse.Namespace) -> int:
         tokenizer.encode(text),
         window=args.window,
         make_cache=lambda: _cache(model, args),
-        on_progress=_progress("tokens"),
+        on_progress=progress("tokens", least=2048),
     )
     if args.json:
         print(json.dumps({"perplexity": result.perplexity, "nll": result.nll, "tokens": result.tokens}))
@@ -384,7 +371,7 @@ def _load(family: Family, args: argparse.Namespace) -> tuple[CausalLM, Tokenizer
             )
         path, adapt = family.default_model(), family.adapt
     loaded = load(path, dtype=args.dtype, quantize=args.quantize, keep_packed=args.keep_packed, adapt=adapt)
-    _note(f"{loaded[0].load_report}")
+    note(f"{loaded[0].load_report}")
     return loaded
 
 
@@ -422,31 +409,3 @@ def _summary(stats: GenerationStats) -> str:
         f"generated {stats.generated_tokens}, {stats.decode_tokens_per_s:.1f} tok/s"
         + (f"; accepted {stats.acceptance_rate:.0%} of {stats.drafted_tokens} guesses" if stats.drafted_tokens else "")
     )
-
-
-def _progress(unit: str = "prompt tokens", least: int = 2048) -> Callable[[int, int], None]:
-    """Shows how far something long has come, on terminals; what is shorter than `least` isn't worth it."""
-
-    def show(done: int, total: int) -> None:
-        if sys.stderr is not None and sys.stderr.isatty() and total > least:
-            end = "\r" if done < total else "\r\033[K"
-            print(f"{done:,} of {total:,} {unit}" if done < total else "", end=end, file=sys.stderr, flush=True)
-
-    return show
-
-
-def _stdin() -> TextIO:
-    if sys.stdin is None:
-        raise InputError("standard input is closed.")
-    return sys.stdin
-
-
-def _note(text: str) -> None:
-    if sys.stderr is None:  # closed; print would take standard output instead
-        return
-    print(text, file=sys.stderr, flush=True)
-
-
-def _fail(error: Exception) -> int:
-    _note(f"error: {error}")
-    return EXIT_ERROR

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,15 @@ import mlx.nn as nn
 
 from . import hub
 from .config import LayerQuantization
-from .errors import ConversionError, MLXCoreError
+from .errors import ConversionError
 from .layers import CausalLM
 from .loading import Adapt, LoadReport, measure, open_model
 from .projections import FusedProjections, split_parameters
 from .quantization import Quantize, quantize_model
 from .tokenizer import load_tokenizer
 from .weight_mapping import WeightMapping
-from .weights import INDEX_NAME, gguf_file
-from .writing import whole_folder
-
-OnBytes = Callable[[int, int], None]
-
-# What fits comfortably on every file system and download: the size that the hub's own tools split at.
-MAX_SHARD_BYTES = 5 * 2**30
+from .weights import gguf_file
+from .writing import MAX_SHARD_BYTES, OnBytes, new_folder, write_config, write_weights
 
 
 def save_model(
@@ -40,9 +34,9 @@ def save_model(
     Projections that were fused for speed are split again. The folder appears whole or not at all; it must not exist,
     or be empty. Raises ConversionError.
     """
-    with _whole_folder(Path(folder)) as target:
-        _write_config(target, saved_config(model, config))
-        _write_weights(target, split_parameters(model), max_shard_bytes)
+    with new_folder(Path(folder)) as target:
+        write_config(target, saved_config(model, config))
+        write_weights(target, split_parameters(model), max_shard_bytes)
 
 
 def convert_model(
@@ -68,7 +62,7 @@ def convert_model(
     Holds a shard in memory, and the sources of one tensor. The folder appears whole or not at all; it must not exist,
     or be empty. Raises ConversionError, and what loading raises.
     """
-    with _whole_folder(Path(folder)) as target:
+    with new_folder(Path(folder)) as target:
         path = hub.resolve(source)
         adapt = None if mapping is None else _mapped(mapping)
         model, checkpoint = open_model(path, dtype=dtype, keep_packed=not dequantize, adapt=adapt)
@@ -83,8 +77,8 @@ def convert_model(
             measure(model)
         weights, config = split_parameters(model), saved_config(model, checkpoint.config)
         del model, checkpoint  # what has been written can go
-        _write_config(target, config)
-        _write_weights(target, weights, max_shard_bytes, on_progress)
+        write_config(target, config)
+        write_weights(target, weights, max_shard_bytes, on_progress)
         _copy_tokenizer(path, target)
     return report
 
@@ -141,56 +135,6 @@ def _saved_paths(model: nn.Module, path: str) -> list[str]:
     if isinstance(parent, FusedProjections) and name == parent.fused_name:
         return [f"{parent_path}.{part}" for part in parent.part_names]
     return [path]
-
-
-@contextlib.contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name when everything in it has been written."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConversionError(f"{folder} exists and isn't an empty folder. Choose another name, or delete it first.")
-    try:
-        with whole_folder(folder) as temporary:
-            yield temporary
-    except MLXCoreError:
-        raise
-    except (OSError, RuntimeError) as error:  # MLX raises RuntimeError for a full disk
-        raise ConversionError(f"{folder} can't be written: {error}.") from error
-
-
-def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_weights(
-    folder: Path, weights: dict[str, mx.array], max_shard_bytes: int, on_progress: OnBytes | None = None
-) -> None:
-    """Shard by shard. Empties `weights`, so that what is written can be freed."""
-    shards: list[list[str]] = [[]]
-    size = done = 0
-    for name, value in weights.items():
-        if size + value.nbytes > max_shard_bytes and shards[-1]:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-        size += value.nbytes
-    weight_map = {}
-    total = sum(value.nbytes for value in weights.values())
-    for number, names in enumerate(shards, 1):
-        single = len(shards) == 1
-        file = "model.safetensors" if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        shard = {}
-        for name in names:
-            shard[name] = value = weights.pop(name)
-            mx.eval(value)  # one by one: the sources of a shard together may be several times its size
-            done += value.nbytes
-            if on_progress is not None:
-                on_progress(done, total)
-        mx.save_safetensors(str(folder / file), shard, metadata={"format": "mlx"})
-        del shard, value
-        mx.clear_cache()
-        weight_map.update(dict.fromkeys(names, file))
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
 
 # What a checkpoint holds beside weights and config.json that a tokenizer, or generation, reads.

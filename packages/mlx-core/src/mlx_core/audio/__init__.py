@@ -4,6 +4,7 @@ Samples are NumPy float32 arrays, on the host, where files, microphones and loud
 network is an `mx.array`. Every function takes either.
 """
 
+from .kaldi import FbankConfig, compute_fbank
 from .loading import load_audio, load_wav
 from .mel import AudioConfig, compute_mel_spectrogram, mel_filters
 from .reference import (
@@ -21,6 +22,8 @@ __all__ = [
     "SOVITS_V3_MEL",
     "SOVITS_V4_MEL",
     "AudioConfig",
+    "FbankConfig",
+    "compute_fbank",
     "compute_mel_spectrogram",
     "load_audio",
     "load_audio_for_hubert",

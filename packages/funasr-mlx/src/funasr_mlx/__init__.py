@@ -1,0 +1,1 @@
+"""FunASR's speech recognition on Apple's MLX."""

@@ -1,0 +1,114 @@
+"""A model's folder: FunASR's own (config.yaml, model.pt) or ours (config.json, safetensors), and what lies beside.
+
+am.mvn, the tokens, seg_dict, bpe.model and jieba_usr_dict have the same names in both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import yaml
+
+from mlx_core.config import read_json
+from mlx_core.errors import ConfigError, MissingCheckpointError, TokenizerError
+from mlx_core.torch_checkpoint import load_pytorch_checkpoint, state_dict_of
+from mlx_core.weights import load_weights
+
+from .frontend import Frontend, make_frontend
+
+# What is copied as it is from FunASR's folder to ours.
+COMPANIONS = ("am.mvn", "tokens.json", "tokens.txt", "seg_dict", "bpe.model", "jieba_usr_dict")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Configuration and companions of a model; the weights are read when they are asked for."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """FunASR's name of the architecture: `Paraformer`, `FsmnVADStreaming` ..."""
+        return str(self.config["model"])
+
+    def weights(self) -> dict[str, mx.array]:
+        """The tensors under the checkpoint's names. Raises MissingCheckpointError, WeightsError."""
+        if (self.path / "model.pt").is_file() and not any(self.path.glob("*.safetensors")):
+            file = self.path / "model.pt"
+            return state_dict_of(load_pytorch_checkpoint(file), str(file))
+        return load_weights(self.path)
+
+    def table(self, name: str) -> dict[str, Any]:
+        """The table `name` of the configuration; empty where there is none."""
+        return table(self.config, name)
+
+    def file(self, name: str) -> Path | None:
+        """A companion's path, None where there is none."""
+        path = self.path / name
+        return path if path.is_file() else None
+
+    def frontend(self) -> Frontend:
+        """The front end. Raises ConfigError, WeightsError."""
+        return make_frontend(self.table("frontend_conf"), self.file("am.mvn"))
+
+    def tokens(self) -> list[str]:
+        """tokens.json, or tokens.txt: one token a line. Raises MissingCheckpointError, TokenizerError."""
+        if path := self.file("tokens.json"):
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise TokenizerError(f"{path} isn't JSON: {error}.") from error
+            if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
+                raise TokenizerError(f"{path} must hold a list of strings.")
+            return found
+        if path := self.file("tokens.txt"):
+            try:
+                return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            except UnicodeDecodeError as error:
+                raise TokenizerError(f"{path} isn't UTF-8: {error}.") from error
+        raise MissingCheckpointError(f"{self.path} has neither tokens.json nor tokens.txt. The folder is incomplete.")
+
+
+def open_folder(path: str | Path) -> Folder:
+    """The folder of a model. Raises MissingCheckpointError where there is none, ConfigError for a bad one."""
+    path = Path(path)
+    if not path.is_dir():
+        raise MissingCheckpointError(
+            f"{path} is no folder. Give one that holds config.yaml or config.json and weights."
+        )
+    if (path / "config.json").is_file():
+        config = read_json(path / "config.json")
+    elif (path / "config.yaml").is_file():
+        config = read_yaml(path / "config.yaml")
+    else:
+        raise MissingCheckpointError(f"{path} has neither config.yaml nor config.json. It holds no model of FunASR's.")
+    if not isinstance(config.get("model"), str):
+        raise ConfigError(f"{path}: the configuration must name its `model`; found {config.get('model')!r}.")
+    return Folder(path, config)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's table. Raises ConfigError."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} can't be read as YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} must hold a table; found {type(found).__name__}.")
+    return found
+
+
+def table(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The table `name` of a configuration; empty where there is none or it is null. Raises ConfigError."""
+    found = config.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"the configuration's {name!r} must be a table; found {type(found).__name__}.")
+    return dict(found)

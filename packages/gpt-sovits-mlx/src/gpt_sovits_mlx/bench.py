@@ -1,0 +1,328 @@
+"""How fast each stage is at the released sizes, on random weights: seconds for a second of speech (RTF).
+
+HuBERT and BERT can be timed against transformers on torch, fp32, turn by turn with it on the same weights.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map_with_path
+
+from mlx_core import backend
+from mlx_core.errors import BackendError, InputError
+from mlx_core.loading import preserved_random_state
+
+from .base import CODES, EncoderConfig
+from .bert import ChineseRoberta, ChineseRobertaConfig
+from .bigvgan import BigVGAN, BigVGANConfig
+from .decoding import Sampling, decode
+from .dit import DiTConfig
+from .features import MEL_BINS
+from .hubert import CNHubert, CNHubertConfig
+from .network import Network
+from .sovits import SAMPLE_RATE, SPEAKER_WIDTH, SoVITS, SoVITSConfig
+from .sovits_v3 import SoVITSV3
+from .speaker import ERes2NetV2, ERes2NetV2Config
+from .t2s import BERT_WIDTH, T2S, Sentence, T2SConfig
+from .vocoder import HiFiGAN, MelVocoder, MelVocoderConfig
+
+REFERENCE_S = 6.0
+SPEECH_S = 5.0
+_PHONES_PER_S = 10
+_CHARACTERS_PER_S = 5
+N = TypeVar("N", bound=Network)
+_FRONT = ("hubert", "bert", "voice", "t2s")
+STAGES = (*_FRONT, "speaker", "sovits", "features", "flow", "vocoder")
+SOVITS_CONFIGS: dict[str, dict[str, Any]] = {
+    "v1": {"version": "v1"},
+    "v2": {"version": "v2"},
+    "v2Pro": {"version": "v2Pro", "gin_channels": 1024},
+    "v2ProPlus": {
+        "version": "v2ProPlus",
+        "gin_channels": 1024,
+        "upsample_initial_channel": 768,
+        "upsample_kernel_sizes": [20, 16, 8, 2, 2],
+    },
+    "v3": {"version": "v3"},
+    "v4": {"version": "v4"},
+}
+"""What the versions' `model` tables say beside v2's sizes."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians of one stage. `ratio`: the peer's time over ours, the median over rounds; None without a peer."""
+
+    stage: str
+    audio_s: float
+    seconds: float
+    fastest_s: float
+    peer_s: float | None = None
+    ratio: float | None = None
+
+    @property
+    def rtf(self) -> float:
+        return self.seconds / self.audio_s
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "rtf": self.rtf}
+
+
+def stages_of(version: str) -> tuple[str, ...]:
+    """The stages of a version: v3 and v4 have a flow and a vocoder apart, v2Pro a speaker net."""
+    if version in ("v3", "v4"):
+        return (*_FRONT, "features", "flow", "vocoder")
+    return (*_FRONT, "speaker", "sovits") if "Pro" in version else (*_FRONT, "sovits")
+
+
+def released_sovits(version: str) -> SoVITS | SoVITSV3:
+    """A SoVITS of a version's sizes, unfilled."""
+    if version not in SOVITS_CONFIGS:
+        raise InputError(f"version must be one of {', '.join(SOVITS_CONFIGS)}; found {version!r}.")
+    table = SOVITS_CONFIGS[version]
+    if version in ("v3", "v4"):
+        return SoVITSV3(EncoderConfig.from_dict(table), DiTConfig(), 732)
+    return SoVITS(SoVITSConfig.from_dict(table), 322 if version == "v1" else 732, speaker="Pro" in version)
+
+
+def released_vocoder(version: str) -> MelVocoder:
+    """The vocoder of v3 or v4 at its released sizes, unfilled."""
+    if version == "v3":
+        return BigVGAN(BigVGANConfig(use_tanh_at_final=False, use_bias_at_final=False))
+    return HiFiGAN(MelVocoderConfig())
+
+
+def randomised(network: N, seed: int = 0) -> N:
+    """The network with weights drawn so that activations stay of order one; what comes out is noise."""
+    keys = iter(mx.random.split(mx.random.key(seed), 4096))
+
+    def drawn(name: str, like: mx.array) -> mx.array:
+        noise = mx.random.normal(like.shape, key=next(keys))
+        if like.ndim == 1:
+            return noise * 0.1 + (1.0 if name.rsplit(".")[-1] in ("weight", "gamma", "alpha") else 0.0)
+        return noise if name.endswith("quantizer.embed") else noise * (like.size / like.shape[0]) ** -0.5
+
+    network.update(tree_map_with_path(drawn, network.parameters()))
+    dtype = backend.current().compute_dtype or mx.float16
+    network.set_dtype(dtype)
+    mx.eval(network.parameters())
+    network.eval()
+    return network
+
+
+def bench(
+    stages: Sequence[str] | None = None,
+    *,
+    version: str = "v2",
+    rounds: int = 3,
+    compare: bool = False,
+    steps: int | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> list[Timing]:
+    """Time stages, one round more than `rounds`, of which the first doesn't count.
+
+    stages: None for all of the version. compare: HuBERT and BERT against transformers. steps: of the flow, None for
+    the version's own; the time grows with them. Raises InputError for an unknown stage, BackendError where
+    transformers is wanted and missing.
+    """
+    stages = stages_of(version) if stages is None else stages
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or rounds < 1:
+        raise InputError(f"stages are {', '.join(STAGES)}, rounds 1 or more; found {unknown or rounds!r}.")
+    timings = []
+    for stage in stages:
+        if on_stage is not None:
+            on_stage(stage)
+        with preserved_random_state():
+            audio_s, run, peer = _stage(stage, version, compare, steps)
+        timings.append(_time(stage, audio_s, run, peer, rounds))
+        mx.clear_cache()
+    return timings
+
+
+def _time(stage: str, audio_s: float, run: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int) -> Timing:
+    ours: list[float] = []
+    theirs: list[float] = []
+    for number in range(rounds + 1):
+        for contestant, times in ((run, ours), (peer, theirs)):
+            if contestant is None:
+                continue
+            start = time.perf_counter()
+            contestant()
+            if number:
+                times.append(time.perf_counter() - start)
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True)) if peer else None
+    return Timing(
+        stage, audio_s, statistics.median(ours), min(ours), statistics.median(theirs) if theirs else None, ratio
+    )
+
+
+def _stage(
+    stage: str, version: str, compare: bool, steps: int | None
+) -> tuple[float, Callable[[], Any], Callable[[], Any] | None]:
+    """The seconds of audio that a stage is about, the stage, and its peer."""
+    rng = np.random.default_rng(0)
+    peer: Callable[[], Any] | None = None
+    run: Callable[[], Any]
+    if stage == "hubert":
+        hubert = randomised(CNHubert(CNHubertConfig()))
+        samples = 0.1 * rng.standard_normal((1, int(REFERENCE_S * 16000))).astype(np.float32)
+        run, array = (lambda: mx.eval(hubert(array))), mx.array(samples)
+        if compare:
+            peer = _peer_hubert(hubert, samples)
+        return REFERENCE_S, run, peer
+    if stage == "bert":
+        bert = randomised(ChineseRoberta(ChineseRobertaConfig()))
+        tokens = rng.integers(1, 21128, (1, int(SPEECH_S * _CHARACTERS_PER_S) + 2))
+        run, array = (lambda: mx.eval(bert(array))), mx.array(tokens.astype(np.int32))
+        if compare:
+            peer = _peer_bert(bert, tokens)
+        return SPEECH_S, run, peer
+    if stage == "speaker":
+        speaker = randomised(ERes2NetV2(ERes2NetV2Config()))
+        fbank = mx.array(rng.standard_normal((int(REFERENCE_S * 100), MEL_BINS)).astype(np.float32))
+        return REFERENCE_S, lambda: mx.eval(speaker(fbank)), None
+    if stage == "t2s":
+        t2s = randomised(T2S(T2SConfig()))
+        phones = rng.integers(0, 732, int((REFERENCE_S + SPEECH_S) * _PHONES_PER_S))
+        sentence = Sentence(
+            phones,
+            mx.array(rng.standard_normal((phones.size, BERT_WIDTH)).astype(np.float32)),
+            rng.integers(0, CODES, int(REFERENCE_S * 25)),
+        )
+        sampling = Sampling(max_tokens=int(SPEECH_S * 25))
+
+        def speak() -> None:
+            drawn = sum(len(step.tokens) for step in decode(t2s, [sentence], sampling, [0]))
+            if drawn != sampling.max_tokens:
+                raise InputError(f"the random model ended after {drawn} tokens; its timing means nothing.")
+
+        t2s.ar_predict_layer.weight[t2s.config.EOS] = 0.0
+        return SPEECH_S, speak, None
+    spectrogram = mx.array(rng.random((int(REFERENCE_S * 50), 1025)).astype(np.float32))
+    codes = rng.integers(0, CODES, int(SPEECH_S * 25))
+    phones = rng.integers(0, 322, int(SPEECH_S * _PHONES_PER_S))
+    if stage == "vocoder":
+        return _vocoder_stage(version, rng)
+    sovits = randomised(released_sovits(version))
+    if isinstance(sovits, SoVITSV3):
+        return _flow_stage(stage, sovits, spectrogram, codes, phones, steps)
+    speakers = [mx.array(rng.standard_normal(SPEAKER_WIDTH).astype(np.float32))] if sovits.has_speaker else None
+    if stage == "voice":
+        return REFERENCE_S, lambda: mx.eval(sovits.voice([spectrogram], speakers)), None
+    if stage != "sovits":
+        raise InputError(f"{version} has no stage {stage!r}; v3 and v4 have.")
+    voice = sovits.voice([spectrogram], speakers)
+    mx.eval(voice)
+    return codes.size * 2 * 640 / SAMPLE_RATE, lambda: mx.eval(sovits.decode(codes, phones, voice)), None
+
+
+def _vocoder_stage(version: str, rng: np.random.Generator) -> tuple[float, Callable[[], Any], None]:
+    if version not in ("v3", "v4"):
+        raise InputError(f"{version} has no vocoder apart; v3 and v4 have.")
+    vocoder = randomised(released_vocoder(version))
+    frames = int(SPEECH_S * vocoder.sample_rate / vocoder.config.hop_length_samples)
+    mel = mx.array(rng.uniform(-12, 2, (frames, vocoder.config.num_mels)).astype(np.float32))
+    return SPEECH_S, lambda: mx.eval(vocoder.speak(mel)), None
+
+
+def _flow_stage(
+    stage: str, sovits: SoVITSV3, spectrogram: mx.array, codes: np.ndarray, phones: np.ndarray, steps: int | None
+) -> tuple[float, Callable[[], Any], None]:
+    if stage == "voice":
+        return REFERENCE_S, lambda: mx.eval(sovits.voice([spectrogram])), None
+    voice = sovits.voice([spectrogram])
+    if stage == "features":
+        return SPEECH_S, lambda: mx.eval(sovits.features(codes, phones, voice)), None
+    if stage != "flow":
+        raise InputError(f"{sovits.version} has no stage {stage!r}; v1 to v2ProPlus have.")
+    rate = sovits.mel_config.sample_rate
+    heard = 0.1 * np.random.default_rng(1).standard_normal(int(REFERENCE_S * rate)).astype(np.float32)
+    prompt_codes = np.resize(codes, int(REFERENCE_S * 25))
+    prompt = sovits.prompt(prompt_codes, phones, voice, sovits.mel(heard))
+    features = sovits.features(codes, phones, voice)
+    mx.eval(features, prompt.features, prompt.mel)
+
+    def flow() -> None:
+        for window in sovits.windows(features, prompt, steps=steps):
+            mx.eval(window)
+
+    return SPEECH_S, flow, None
+
+
+def _peer_hubert(ours: CNHubert, samples: np.ndarray) -> Callable[[], Any]:
+    torch, transformers = _torch()
+    with torch.no_grad():
+        theirs = transformers.HubertModel(transformers.HubertConfig(layerdrop=0.0)).eval()
+        names = set(theirs.state_dict())
+        folded = {f"encoder.pos_conv_embed.conv.parametrizations.weight.original{i}" for i in (0, 1)}
+        theirs.load_state_dict(_tensors(torch, ours, names), strict=False)
+        if folded <= names:
+            weight = torch.from_numpy(np.array(ours.state_dict()["encoder.pos_conv_embed.conv.weight"]).copy())
+            theirs.encoder.pos_conv_embed.conv.parametrizations.weight.original0.copy_(
+                weight.norm(dim=(0, 1), keepdim=True)
+            )
+            theirs.encoder.pos_conv_embed.conv.parametrizations.weight.original1.copy_(weight)
+    return _checked_peer(torch, lambda x: theirs(x).last_hidden_state, torch.from_numpy(samples), ours, samples)
+
+
+def _peer_bert(ours: ChineseRoberta, tokens: np.ndarray) -> Callable[[], Any]:
+    torch, transformers = _torch()
+    sizes = {"vocab_size": 21128, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+    # as many layers as are run, so that the peer isn't charged for more
+    config = transformers.BertConfig(**sizes, num_hidden_layers=22, layer_norm_eps=1e-12)
+    theirs = transformers.BertModel(config, add_pooling_layer=False).eval()
+    theirs.load_state_dict(_tensors(torch, ours, set(theirs.state_dict())), strict=False)
+    return _checked_peer(torch, lambda x: theirs(x).last_hidden_state, torch.from_numpy(tokens), ours, tokens)
+
+
+def _torch() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise BackendError(
+            f"transformers on torch can't be imported ({error}). Add both: `uv run --with torch --with transformers ...`."
+        ) from error
+    return torch, transformers
+
+
+def _tensors(torch: Any, ours: Network, names: set[str]) -> dict[str, Any]:
+    state: Mapping[str, mx.array] = ours.state_dict()
+    return {
+        name: torch.from_numpy(np.array(value.astype(mx.float32)).copy())
+        for name, value in state.items()
+        if name in names
+    }
+
+
+def _checked_peer(
+    torch: Any, theirs: Callable[[Any], Any], tensor: Any, ours: Network, array: np.ndarray
+) -> Callable[[], Any]:
+    """The peer, once it has given what we give: otherwise times would be compared of different things."""
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return theirs(tensor)
+
+    found = np.array(ours(mx.array(array.astype(np.int32) if array.dtype.kind == "i" else array)).astype(mx.float32))
+    difference = float(np.abs(found - run().numpy()).max())
+    if not difference < 1e-3 * float(np.abs(found).max()):
+        raise BackendError(f"transformers computes something else: the largest difference is {difference:g}.")
+    return run
+
+
+def lines(timings: Sequence[Timing]) -> Iterator[str]:
+    """A table for people."""
+    yield f"{backend.current().name}: {backend.current().device_name}"
+    yield f"{'stage':10}{'audio s':>10}{'seconds':>10}{'RTF':>10}{'peer s':>10}{'ratio':>8}"
+    for timing in timings:
+        row = f"{timing.stage:10}{timing.audio_s:10.1f}{timing.seconds:10.3f}{timing.rtf:10.4f}"
+        yield row + (f"{timing.peer_s:10.3f}{timing.ratio:7.2f}x" if timing.ratio and timing.peer_s else "")
