@@ -1,0 +1,142 @@
+"""The encoder's parts."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from funasr_mlx.attention import attend, exp2
+from funasr_mlx.sanm import Memory, SANMConfig, SANMEncoder, padding_mask, position_encoding
+from mlx_core import backend
+from mlx_core.errors import ConfigError, InputError
+
+RNG = np.random.default_rng(3)
+
+
+def normal(*shape):
+    return mx.array(RNG.standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize(("kernel", "shift"), [(5, 0), (5, 1), (5, 4), (4, 0), (1, 0)])
+@pytest.mark.parametrize("lengths", [None, [7, 4]])
+def test_the_memory_is_a_depthwise_convolution(kernel, shift, lengths):
+    memory = Memory(3, kernel, shift)
+    memory.weight = normal(3, kernel, 1)
+    x = normal(2, 7, 3)
+    mask = None if lengths is None else padding_mask(lengths, 2, 7)
+    kept = np.array(x) * (1 if mask is None else np.array(mask)[..., None])
+    before = (kernel - 1) // 2 + shift
+    expected = kept.copy()
+    for t in range(7):
+        for k in range(kernel):
+            if 0 <= t + k - before < 7:
+                expected[:, t] += np.array(memory.weight)[:, k, 0] * kept[:, t + k - before]
+    if mask is not None:
+        expected *= np.array(mask)[..., None]
+    np.testing.assert_allclose(memory(x, mask), expected, atol=1e-5)
+
+
+def test_a_memory_goes_on_from_the_frames_before():
+    memory = Memory(3, 5, 2)  # looks back only
+    memory.weight = normal(3, 5, 1)
+    x = normal(1, 9, 3)
+    parts = [memory(x[:, :4], before=mx.zeros((1, 4, 3))), memory(x[:, 4:], before=x[:, :4])]
+    np.testing.assert_allclose(mx.concatenate(parts, axis=1), memory(x), atol=1e-6)
+
+
+def test_memories_of_many_rows_are_worked_off_in_blocks(monkeypatch):
+    memory = Memory(3, 5)
+    memory.weight = normal(3, 5, 1)
+    x = normal(4, 11, 3)
+    whole = memory(x)
+    monkeypatch.setattr("funasr_mlx.sanm._BLOCK", 3 * 7)
+    np.testing.assert_allclose(memory(x), whole, atol=1e-6)
+    with backend.override(fast_convolutions=False):
+        np.testing.assert_allclose(memory(x), whole, atol=1e-5)
+
+
+def test_positions_start_at_one():
+    found = np.array(position_encoding(1, 2, 6))
+    inverse = [1, 100**-1, 10000**-1]
+    np.testing.assert_allclose(found[1], [math.sin(2 * i) for i in inverse] + [math.cos(2 * i) for i in inverse], 1e-5)
+    np.testing.assert_array_equal(position_encoding(2, 1, 6), found[1:])
+
+
+def test_powers_of_two():
+    x = np.concatenate([np.linspace(-120, 1, 5001), [-124.9, -0.5, 0.5, 0, 1]]).astype(np.float32)
+    np.testing.assert_allclose(exp2(mx.array(x)), np.exp2(x), rtol=3e-7)
+    assert 0 < exp2(mx.array([-1e30])).item() < 1e-37
+    found = mx.grad(lambda v: exp2(v).sum())(mx.array([-1.5, 0.25]))
+    np.testing.assert_allclose(found, np.log(2) * np.exp2([-1.5, 0.25]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [None, [9, 5]])
+def test_attention_is_softmax_however_it_is_computed(lengths):
+    q, k, v = normal(2, 6, 8) * 3, normal(2, 9, 8) * 3, normal(2, 9, 8)
+    mask = None if lengths is None else padding_mask(lengths, 2, 9)
+    heads = [np.array(x).reshape(2, -1, 2, 4).transpose(0, 2, 1, 3) for x in (q, k, v)]
+    scores = heads[0] @ heads[1].transpose(0, 1, 3, 2) / 2
+    if mask is not None:
+        scores = np.where(np.array(mask)[:, None, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = (weights / weights.sum(-1, keepdims=True) @ heads[2]).transpose(0, 2, 1, 3).reshape(2, 6, 8)
+    for fast in (True, False):
+        with backend.override(fast_elementwise=fast):
+            np.testing.assert_allclose(attend(q, k, v, 2, mask), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("block", [1, 13, 54, 108, 120, 1000])
+def test_attention_is_worked_off_in_blocks(block, monkeypatch):
+    """Queries of a head, heads of a row, rows."""
+    q, k, v = normal(3, 6, 8), normal(3, 9, 8), normal(3, 9, 8)
+    mask = padding_mask([9, 4, 7], 3, 9)
+    with backend.override(fast_elementwise=True):
+        whole = attend(q, k, v, 2, mask)
+        monkeypatch.setattr("funasr_mlx.attention._BLOCK", block)
+        np.testing.assert_allclose(attend(q, k, v, 2, mask), whole, atol=1e-6)
+
+
+def test_gradients_through_attention_are_those_of_mlx():
+    q, k, v = normal(1, 5, 4), normal(1, 7, 4), normal(1, 7, 4)
+    found = []
+    for fast in (True, False):
+        with backend.override(fast_elementwise=fast):
+            found.append(mx.grad(lambda *x: (attend(*x, 2) ** 2).sum(), argnums=(0, 1, 2))(q, k, v))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_row_of_nothing_is_finite():
+    encoder = SANMEncoder(SANMConfig(output_size=8, attention_heads=2, linear_units=8, num_blocks=2), 12)
+    found = encoder(normal(2, 5, 12), padding_mask([5, 0], 2, 5))
+    assert mx.isfinite(found).all().item()
+
+
+@pytest.mark.parametrize("lengths", [[3], [3, -1], [3, 6], [3.0, 2.0], [[3, 3]]])
+def test_lengths_that_dont_fit_are_refused(lengths):
+    with pytest.raises(InputError, match="lengths must be"):
+        padding_mask(lengths, 2, 5)
+
+
+def test_full_rows_need_no_mask():
+    assert padding_mask([5, 5], 2, 5) is None
+    assert np.array(padding_mask(mx.array([5, 2]), 2, 5)).sum(axis=1).tolist() == [5, 2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output_size": 9},
+        {"input_layer": "conv2d"},
+        {"normalize_before": False},
+        {"concat_after": True},
+        {"selfattention_layer_type": "selfattn"},
+        {"num_blocks": 0},
+        {"tp_blocks": -1},
+        {"kernel_size": "11"},
+    ],
+)
+def test_encoders_that_arent_known_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        SANMConfig.from_dict(change)
