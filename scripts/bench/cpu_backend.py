@@ -19,12 +19,14 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_core import backend, conv1d, conv2d, conv_transpose1d, stream_generate
+from mlx_core.activations import gelu, mish
+from mlx_core.attention import attend_to_all
 from qwen3_mlx import demo_model, load_model
 
-OFF: dict[str, Any] = {"fast_blas": False, "one_row": False, "fast_convolutions": False}
+OFF: dict[str, Any] = {"fast_blas": False, "one_row": False, "fast_convolutions": False, "fast_elementwise": False}
 PARTS: dict[str, dict[str, Any]] = {
-    "all": {"fast_blas": True, "one_row": True, "fast_convolutions": True},
-    "without one_row": {"fast_blas": True, "one_row": False, "fast_convolutions": True},
+    "all": dict.fromkeys(OFF, True),
+    "without one_row": {**dict.fromkeys(OFF, True), "one_row": False},
 }
 
 
@@ -73,6 +75,7 @@ def cases(with_model: bool) -> dict[str, Callable[[], float]]:
     z, wide = draw(1, 2048, 64), draw(64, 7, 64)
     grouped, depth = draw(256, 7, 16), draw(256, 31, 1)
     image, square = draw(1, 80, 100, 32), draw(32, 3, 3, 32)
+    heads, up_projected = draw(1, 12, 500, 64), draw(500, 3072)
     found = {
         "matmul 512 x 1024 x 3072": timed(lambda: a @ w.T),
         "matmul 1 x 1024 x 3072": timed(lambda: row @ w.T),
@@ -82,6 +85,9 @@ def cases(with_model: bool) -> dict[str, Callable[[], float]]:
         "conv1d 256 -> 256, k 7, 16 groups": timed(lambda: conv1d(y, grouped, padding=3, groups=16)),
         "conv1d 256, k 31, depthwise": timed(lambda: conv1d(y, depth, padding=15, groups=256)),
         "conv_transpose1d 512 -> 256, k 16, stride 8": timed(lambda: conv_transpose1d(x, up, stride=8, padding=4)),
+        "gelu 500 x 3072": timed(lambda: gelu(up_projected)),
+        "mish 500 x 3072": timed(lambda: mish(up_projected)),
+        "attention 12 x 500 x 64": timed(lambda: attend_to_all(heads, heads, heads, scale=0.125)),
         "conv2d 32 -> 32, 3 x 3, 80 x 100": timed(lambda: conv2d(image, square, padding=1)),
     }
     if with_model:

@@ -85,7 +85,16 @@ def folder(asr_case, tmp_path_factory):
         )
         if name == "sensevoice":
             size = case.network.ctc.ctc_lo.weight.shape[0]
-            words = ["<unk>", "<s>", "</s>", *TAGS, "▁hello", "▁wor", "ld", *"今天气怎么样欢迎大家来说话听写呢吗的日月水火"]
+            words = [
+                "<unk>",
+                "<s>",
+                "</s>",
+                *TAGS,
+                "▁hello",
+                "▁wor",
+                "ld",
+                *"今天气怎么样欢迎大家来说话听写呢吗的日月水火",
+            ]
             (path / "bpe.model").write_bytes(pieces_file(words[:size]))
             assert len(words) >= size
         else:

@@ -1,8 +1,10 @@
 """Goldens, weights drawn again, and torch files made without torch."""
 
+import functools
 import importlib.util
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -11,6 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+# Before MLX is imported: products are small here, and OpenBLAS's threads spin while they wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -22,14 +27,26 @@ def _seeded_weights():
     return module.seeded_weights
 
 
+@functools.cache
+def _golden(name):
+    config = json.loads((GOLDENS / name / "config.json").read_text())
+    shared = load_file(GOLDENS / "sovits_inputs.safetensors") if name.startswith("sovits") else {}
+    return config, shared | load_file(GOLDENS / name / "io.safetensors")
+
+
+@functools.cache
+def _weights(name, part):
+    config, rest = _golden(name)[0], GOLDENS / name / f"{part}.safetensors"
+    drawn = _seeded_weights()(config[part], config[f"{part}_seed"], config.get("weights_gain", 1.0))
+    return drawn | load_file(rest) if rest.exists() else drawn
+
+
 @pytest.fixture(scope="session")
 def golden():
-    """Configuration and recorded arrays by the golden's name."""
-
-    def read(name):
-        return json.loads((GOLDENS / name / "config.json").read_text()), load_file(GOLDENS / name / "io.safetensors")
-
-    return read
+    """Configuration and recorded arrays by the golden's name; `shapes` in the configuration are those of arrays of
+    which only some numbers were kept.
+    """
+    return _golden
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +55,9 @@ def goldens():
 
 
 @pytest.fixture(scope="session")
-def seeded_weights():
-    return _seeded_weights()
+def weights():
+    """A golden's weights by its name: those of its network, or of another `part`."""
+    return lambda name, part="weights": dict(_weights(name, part))
 
 
 @pytest.fixture(scope="session")

@@ -1,31 +1,27 @@
 """CNHubert and Chinese RoBERTa against transformers."""
 
-import math
-
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import load_file
 
 from gpt_sovits_mlx import ChineseRoberta, CNHubert
-from mlx_core.activations import gelu
+from mlx_core import backend
 from mlx_core.errors import ConfigError, InputError, WeightsError
 
 TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def hubert(golden, goldens):
+def hubert(golden, weights):
     config, io = golden("hubert")
-    return config["config"], load_file(goldens / "hubert/weights.safetensors"), io
+    wav = io["wav"]
+    normed = (wav - wav.mean()) / np.sqrt(wav.var() + 1e-7)
+    return config["config"], weights("hubert"), io | {"wav_norm/wav": normed}
 
 
 @pytest.fixture(scope="module")
-def bert(golden, goldens):
-    config, io = golden("bert")
-    return config, load_file(goldens / "bert/weights.safetensors"), io
+def bert(golden, weights):
+    return golden("bert")[0], weights("bert"), golden("bert")[1]
 
 
 @pytest.mark.parametrize("prefix", ["", "wav_norm/"])
@@ -38,8 +34,8 @@ def test_hubert(hubert, prefix):
 def test_hubert_under_other_names(hubert):
     config, weights, io = hubert
     norm = "encoder.pos_conv_embed.conv."
-    names = {f"{norm}weight_g": f"{norm}parametrizations.weight.original0"}
-    names[f"{norm}weight_v"] = f"{norm}parametrizations.weight.original1"
+    names = {f"{norm}parametrizations.weight.original0": f"{norm}weight_g"}
+    names[f"{norm}parametrizations.weight.original1"] = f"{norm}weight_v"
     renamed = {f"hubert.{names.get(name, name)}": value for name, value in weights.items()}
     features = CNHubert.from_state_dict(config, renamed)(mx.array(io["wav"][0]))
     np.testing.assert_allclose(np.array(features), io["last_hidden_state"], atol=TOLERANCE)
@@ -67,23 +63,8 @@ def test_the_first_layer_by_its_definition(hubert):
     normed = (made - made.mean(1, keepdims=True)) / np.sqrt(made.var(1, keepdims=True) + 1e-5)
     expected = normed * np.array(layer.layer_norm.weight) + np.array(layer.layer_norm.bias)
     found = layer.layer_norm(mx.array(x.astype(np.float32))[..., None], layer.conv)
-    np.testing.assert_allclose(np.array(found), expected, atol=2e-5)
-
-
-@settings(max_examples=20)
-@given(st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=50))
-def test_gelu_by_its_definition(values):
-    expected = [x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in values]
-    np.testing.assert_allclose(np.array(gelu(mx.array(values))), expected, rtol=1e-6, atol=2e-6)
-
-
-def test_gelu_near_zero_and_in_blocks():
-    x = np.linspace(-7, 7, 200_001, dtype=np.float32)
-    expected = [float(v) * 0.5 * (1 + math.erf(float(v) / math.sqrt(2))) for v in x]
-    np.testing.assert_allclose(np.array(gelu(mx.array(x))), expected, rtol=0, atol=2e-6)
-    assert gelu(mx.array(x).reshape(3, -1)).shape == (3, 66667)
-    assert gelu(mx.zeros((2, 0))).shape == (2, 0)
-    assert gelu(mx.array(x).astype(mx.float16)).dtype == mx.float16
+    # MLX's own BLAS on Linux adds numbers one by one
+    np.testing.assert_allclose(np.array(found), expected, atol=2e-5 if backend.current().fast_blas else 3e-4)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from gpt_sovits_mlx import (
     convert,
     generate,
     read_released,
+    reference_spectrogram,
     sovits_version,
 )
 from gpt_sovits_mlx.cli import main
@@ -30,13 +31,12 @@ VERSIONS = ("v1", "v2", "v2Pro", "v2ProPlus")
 
 
 @pytest.fixture(scope="module")
-def sovits(golden, seeded_weights):
+def sovits(golden, weights):
     """A small SoVITS as a released file has it: fp16, without what only training needs."""
 
     def make(version):
-        config, _ = golden(f"sovits_{version}")
-        weights = seeded_weights(config["weights"], config["weights_seed"], config["weights_gain"])
-        return config["hps"], {name: value.astype(np.float16) for name, value in weights.items()}
+        name = f"sovits_{version}"
+        return golden(name)[0]["hps"], {key: value.astype(np.float16) for key, value in weights(name).items()}
 
     return make
 
@@ -80,9 +80,9 @@ def test_a_whole_file_loads(sovits, torch_file, tmp_path, version, hparams, gold
     assert model.version == version
     io = golden(f"sovits_{version}")[1]
     speakers = [io["sv_emb_in"][0]] if "Pro" in version else None
-    voice = model.voice([io["refer_spec"][0].T], speakers)
+    voice = model.voice([reference_spectrogram(io["refer_wav32k"])], speakers)
     samples = model.decode(io["codes"][0, 0], io["phones"][0], voice, noise=io["noise"][0].T)
-    assert np.abs(np.array(samples) - io["audio"][0, 0]).max() < 0.02  # fp16 weights
+    assert np.abs(np.array(samples)[::4] - io["audio"][0, 0]).max() < 0.02  # fp16 weights
 
 
 def test_versions_without_a_head():
@@ -195,12 +195,12 @@ def test_sovits_converts(sovits, torch_file, tmp_path, version, capsys):
     assert f"version: {version}" in capsys.readouterr().out
 
 
-def test_folders_convert(golden, goldens, tmp_path):
+def test_folders_convert(golden, weights, tmp_path):
     for name, kind in (("hubert", CNHubert), ("bert", ChineseRoberta)):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(golden(name)[0]["config"]))
-        save_file(load_file(goldens / name / "weights.safetensors"), folder / "model.safetensors")
+        save_file(weights(name), folder / "model.safetensors")
         (folder / "vocab.txt").write_text("[PAD]\n")
         assert convert(folder, tmp_path / f"{name}-out", dtype="float32") is kind
         assert (tmp_path / f"{name}-out/vocab.txt").exists()
@@ -208,11 +208,9 @@ def test_folders_convert(golden, goldens, tmp_path):
         assert all(mx.array_equal(first[key], again[key]) for key in first)
 
 
-def test_the_speaker_net_converts(golden, seeded_weights, tmp_path):
-    config, _ = golden("sovits_v2Pro")
-    weights = seeded_weights(config["sv_weights"], config["sv_weights_seed"], config["weights_gain"])
+def test_the_speaker_net_converts(weights, tmp_path):
     (tmp_path / "in").mkdir()
-    save_file(weights, tmp_path / "in/model.safetensors")
+    save_file(weights("sovits_v2Pro", "sv_weights"), tmp_path / "in/model.safetensors")
     assert convert(tmp_path / "in", tmp_path / "out") is ERes2NetV2
     assert ERes2NetV2.load(tmp_path / "out").layer3_ds.weight.shape == (2048, 3, 3, 1024)
 
@@ -268,7 +266,7 @@ def test_released_encoders_take_the_released_shapes(golden, name, grown):
     for key, small in golden(name)[0]["weights"].items():
         shape = [{56: 21128}.get(size, grown.get(size, size)) for size in small]
         if "pos_conv_embed" in key:
-            shape = {"bias": [768], "weight_g": [1, 1, 128], "weight_v": [768, 48, 128]}[key.rsplit(".")[-1]]
+            shape = {"bias": [768], "original0": [1, 1, 128], "original1": [768, 48, 128]}[key.rsplit(".")[-1]]
         if ".0." in key and "layer" in key and "conv_layers" not in key:
             weights |= {key.replace(".0.", f".{i}.", 1): mx.zeros(shape) for i in range(layers)}
         elif not any(f"layers.{i}." in key or f"layer.{i}." in key for i in (1, 2, 3)) or "conv_layers" in key:

@@ -11,9 +11,8 @@ from mlx_core.errors import AudioError, InputError, WeightsError
 
 
 @pytest.fixture(scope="module")
-def case(golden, seeded_weights):
-    config, io = golden("sovits_v2Pro")
-    return seeded_weights(config["sv_weights"], config["sv_weights_seed"], config["weights_gain"]), io
+def case(golden, weights):
+    return weights("sovits_v2Pro", "sv_weights"), golden("sovits_v2Pro")[1]
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +26,12 @@ def test_fbank(case):
 
 
 def test_embedding(model, case):
-    expected = case[1]["sv/emb20480"]  # up to 39
-    np.testing.assert_allclose(np.array(model(mx.array(case[1]["sv_fbank"]))), expected, rtol=1e-4, atol=1e-4)
+    expected = case[1]["sv/emb20480"]  # every fourth, up to 39
+    found = np.array(model(mx.array(case[1]["sv_fbank"])))
+    assert found.shape == (1, 20480)
+    np.testing.assert_allclose(found[:, ::4], expected, rtol=1e-4, atol=1e-4)
     whole = model(speaker_fbank(case[1]["sv_wav16k"]))
-    np.testing.assert_allclose(np.array(whole), expected, rtol=1e-4, atol=5e-4)
+    np.testing.assert_allclose(np.array(whole)[:, ::4], expected, rtol=1e-4, atol=5e-4)
 
 
 def test_a_folded_state_dict_makes_the_same_model(model, case):

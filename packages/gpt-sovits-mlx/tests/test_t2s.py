@@ -60,7 +60,9 @@ def test_logits_of_a_prefill_and_of_given_tokens(model, sentence, case):
         x = model.embed_tokens(mx.array([[token]]), mx.array([[place]]))
         found.append(model.predict(model(x, cache, cache[0].make_mask(1)))[:, -1])
     np.testing.assert_allclose(np.array(logits), io["prefill/logits"], atol=TOLERANCE)
-    np.testing.assert_allclose(np.array(mx.concatenate(found)), io["tf/logits"], atol=TOLERANCE)
+    found = np.array(mx.concatenate(found))
+    assert found.shape == tuple(case[0]["shapes"]["tf/logits"])
+    np.testing.assert_allclose(found[:, ::4], io["tf/logits"], atol=TOLERANCE)
 
 
 def test_the_layers_keys_and_values(model, sentence, case):

@@ -7,6 +7,7 @@ from mlx_core.network import Network
 
 from .contextual import ContextualParaformer
 from .paraformer import BiCifParaformer, Paraformer
+from .paraformer_streaming import ParaformerStreaming
 from .seaco import SeacoParaformer
 from .sensevoice import SenseVoiceSmall
 
@@ -15,6 +16,7 @@ RECOGNISERS: dict[str, type[Network]] = {
     "BiCifParaformer": BiCifParaformer,
     "SeacoParaformer": SeacoParaformer,
     "ContextualParaformer": ContextualParaformer,
+    "ParaformerStreaming": ParaformerStreaming,
     "SenseVoiceSmall": SenseVoiceSmall,
 }
 """Recognition networks by FunASR's names."""

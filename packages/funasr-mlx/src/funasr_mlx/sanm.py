@@ -110,13 +110,16 @@ class Memory(Conv1d):
         """`before` `[B, K - 1, D]` are the frames before x, of a stream; without it there are zeros on both sides."""
         kept = None if mask is None else mask[..., None].astype(x.dtype)
         x = x if kept is None else x * kept
-        if before is None:
-            after = self.weight.shape[1] - 1 - self._before  # below zero the last frames are out of sight
-            seen = mx.pad(x[:, : x.shape[1] + min(0, after)], [(0, 0), (self._before, max(0, after)), (0, 0)])
-        else:
-            seen = mx.concatenate([before, x], axis=1)
-        y = _depthwise(seen, self.weight) + x
+        y = _depthwise(self.surrounded(x, before), self.weight) + x
         return y if kept is None else y * kept
+
+    def surrounded(self, x: mx.array, before: mx.array | None = None) -> mx.array:
+        """What the convolution meets, `[B, T + K - 1, D]`; its last K - 1 frames are `before` of those that follow."""
+        if before is not None:
+            return mx.concatenate([before, x], axis=1)
+        T, kernel = x.shape[1], self.weight.shape[1]
+        after = max(0, kernel - 1 - self._before)  # below zero the last frames are out of sight
+        return mx.pad(x, [(0, 0), (self._before, after), (0, 0)])[:, : T + kernel - 1]
 
 
 def _depthwise(x: mx.array, weight: mx.array) -> mx.array:

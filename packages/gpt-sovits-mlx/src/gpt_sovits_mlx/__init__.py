@@ -2,11 +2,13 @@
 
 from .bert import ChineseRoberta
 from .bigvgan import BigVGAN
+from .cloning import Speech, SpeechChunk, SpeechSegment, VoiceCloner
 from .conversion import convert
 from .decoding import Sampling
 from .features import reference_spectrogram, speaker_fbank
 from .generation import Attempt, Guard, Semantics, generate, stream
 from .hubert import CNHubert
+from .models import Models, load_models
 from .network import Network
 from .overlap import decode_together
 from .released import Released, read_released
@@ -15,6 +17,7 @@ from .sovits_v3 import Prompt, SoVITSV3
 from .speaker import ERes2NetV2
 from .t2s import T2S, Sentence
 from .vocoder import HiFiGAN, MelVocoder
+from .voices import Voice, VoiceLibrary
 
 __all__ = [
     "T2S",
@@ -26,6 +29,7 @@ __all__ = [
     "Guard",
     "HiFiGAN",
     "MelVocoder",
+    "Models",
     "Network",
     "Prompt",
     "Released",
@@ -34,9 +38,16 @@ __all__ = [
     "Sentence",
     "SoVITS",
     "SoVITSV3",
+    "Speech",
+    "SpeechChunk",
+    "SpeechSegment",
+    "Voice",
+    "VoiceCloner",
+    "VoiceLibrary",
     "convert",
     "decode_together",
     "generate",
+    "load_models",
     "read_released",
     "reference_spectrogram",
     "sovits_version",

@@ -1,13 +1,10 @@
-"""How fast each stage is at the released sizes, on random weights: seconds for a second of speech (RTF).
-
-HuBERT and BERT can be timed against transformers on torch, fp32, turn by turn with it on the same weights.
-"""
+"""How fast each stage is at the released sizes, on random weights: seconds for a second of speech (RTF)."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_map_with_path
 
 from mlx_core import backend
-from mlx_core.errors import BackendError, InputError
+from mlx_core.errors import InputError
 from mlx_core.loading import preserved_random_state
 
 from .base import CODES, EncoderConfig
@@ -58,14 +55,12 @@ SOVITS_CONFIGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians of one stage. `ratio`: the peer's time over ours, the median over rounds; None without a peer."""
+    """One stage's median time and fastest, and the seconds of audio that it is about."""
 
     stage: str
     audio_s: float
     seconds: float
     fastest_s: float
-    peer_s: float | None = None
-    ratio: float | None = None
 
     @property
     def rtf(self) -> float:
@@ -122,15 +117,13 @@ def bench(
     *,
     version: str = "v2",
     rounds: int = 3,
-    compare: bool = False,
     steps: int | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> list[Timing]:
     """Time stages, one round more than `rounds`, of which the first doesn't count.
 
-    stages: None for all of the version. compare: HuBERT and BERT against transformers. steps: of the flow, None for
-    the version's own; the time grows with them. Raises InputError for an unknown stage, BackendError where
-    transformers is wanted and missing.
+    stages: None for all of the version. steps: of the flow, None for the version's own; the time grows with them.
+    Raises InputError for an unknown stage.
     """
     stages = stages_of(version) if stages is None else stages
     unknown = [stage for stage in stages if stage not in STAGES]
@@ -141,54 +134,44 @@ def bench(
         if on_stage is not None:
             on_stage(stage)
         with preserved_random_state():
-            audio_s, run, peer = _stage(stage, version, compare, steps)
-        timings.append(_time(stage, audio_s, run, peer, rounds))
+            audio_s, run = _stage(stage, version, steps)
+        timings.append(_time(stage, audio_s, run, rounds))
         mx.clear_cache()
     return timings
 
 
-def _time(stage: str, audio_s: float, run: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int) -> Timing:
-    ours: list[float] = []
-    theirs: list[float] = []
-    for number in range(rounds + 1):
-        for contestant, times in ((run, ours), (peer, theirs)):
-            if contestant is None:
-                continue
-            start = time.perf_counter()
-            contestant()
-            if number:
-                times.append(time.perf_counter() - start)
-    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True)) if peer else None
-    return Timing(
-        stage, audio_s, statistics.median(ours), min(ours), statistics.median(theirs) if theirs else None, ratio
-    )
+def _time(stage: str, audio_s: float, run: Callable[[], Any], rounds: int) -> Timing:
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return Timing(stage, audio_s, statistics.median(times[1:]), min(times[1:]))
 
 
-def _stage(
-    stage: str, version: str, compare: bool, steps: int | None
-) -> tuple[float, Callable[[], Any], Callable[[], Any] | None]:
-    """The seconds of audio that a stage is about, the stage, and its peer."""
+def hubert_input() -> np.ndarray:
+    """Samples of a reference, `[1, S]` float32."""
+    return 0.1 * np.random.default_rng(0).standard_normal((1, int(REFERENCE_S * 16000))).astype(np.float32)
+
+
+def bert_input() -> np.ndarray:
+    """Characters of a sentence, `[1, T]` int32."""
+    return np.random.default_rng(0).integers(1, 21128, (1, int(SPEECH_S * _CHARACTERS_PER_S) + 2)).astype(np.int32)
+
+
+def _stage(stage: str, version: str, steps: int | None) -> tuple[float, Callable[[], Any]]:
+    """The seconds of audio that a stage is about, and the stage."""
     rng = np.random.default_rng(0)
-    peer: Callable[[], Any] | None = None
-    run: Callable[[], Any]
     if stage == "hubert":
-        hubert = randomised(CNHubert(CNHubertConfig()))
-        samples = 0.1 * rng.standard_normal((1, int(REFERENCE_S * 16000))).astype(np.float32)
-        run, array = (lambda: mx.eval(hubert(array))), mx.array(samples)
-        if compare:
-            peer = _peer_hubert(hubert, samples)
-        return REFERENCE_S, run, peer
+        hubert, samples = randomised(CNHubert(CNHubertConfig())), mx.array(hubert_input())
+        return REFERENCE_S, lambda: mx.eval(hubert(samples))
     if stage == "bert":
-        bert = randomised(ChineseRoberta(ChineseRobertaConfig()))
-        tokens = rng.integers(1, 21128, (1, int(SPEECH_S * _CHARACTERS_PER_S) + 2))
-        run, array = (lambda: mx.eval(bert(array))), mx.array(tokens.astype(np.int32))
-        if compare:
-            peer = _peer_bert(bert, tokens)
-        return SPEECH_S, run, peer
+        bert, tokens = randomised(ChineseRoberta(ChineseRobertaConfig())), mx.array(bert_input())
+        return SPEECH_S, lambda: mx.eval(bert(tokens))
     if stage == "speaker":
         speaker = randomised(ERes2NetV2(ERes2NetV2Config()))
         fbank = mx.array(rng.standard_normal((int(REFERENCE_S * 100), MEL_BINS)).astype(np.float32))
-        return REFERENCE_S, lambda: mx.eval(speaker(fbank)), None
+        return REFERENCE_S, lambda: mx.eval(speaker(fbank))
     if stage == "t2s":
         t2s = randomised(T2S(T2SConfig()))
         phones = rng.integers(0, 732, int((REFERENCE_S + SPEECH_S) * _PHONES_PER_S))
@@ -205,7 +188,7 @@ def _stage(
                 raise InputError(f"the random model ended after {drawn} tokens; its timing means nothing.")
 
         t2s.ar_predict_layer.weight[t2s.config.EOS] = 0.0
-        return SPEECH_S, speak, None
+        return SPEECH_S, speak
     spectrogram = mx.array(rng.random((int(REFERENCE_S * 50), 1025)).astype(np.float32))
     codes = rng.integers(0, CODES, int(SPEECH_S * 25))
     phones = rng.integers(0, 322, int(SPEECH_S * _PHONES_PER_S))
@@ -216,31 +199,31 @@ def _stage(
         return _flow_stage(stage, sovits, spectrogram, codes, phones, steps)
     speakers = [mx.array(rng.standard_normal(SPEAKER_WIDTH).astype(np.float32))] if sovits.has_speaker else None
     if stage == "voice":
-        return REFERENCE_S, lambda: mx.eval(sovits.voice([spectrogram], speakers)), None
+        return REFERENCE_S, lambda: mx.eval(sovits.voice([spectrogram], speakers))
     if stage != "sovits":
         raise InputError(f"{version} has no stage {stage!r}; v3 and v4 have.")
     voice = sovits.voice([spectrogram], speakers)
     mx.eval(voice)
-    return codes.size * 2 * 640 / SAMPLE_RATE, lambda: mx.eval(sovits.decode(codes, phones, voice)), None
+    return codes.size * 2 * 640 / SAMPLE_RATE, lambda: mx.eval(sovits.decode(codes, phones, voice))
 
 
-def _vocoder_stage(version: str, rng: np.random.Generator) -> tuple[float, Callable[[], Any], None]:
+def _vocoder_stage(version: str, rng: np.random.Generator) -> tuple[float, Callable[[], Any]]:
     if version not in ("v3", "v4"):
         raise InputError(f"{version} has no vocoder apart; v3 and v4 have.")
     vocoder = randomised(released_vocoder(version))
     frames = int(SPEECH_S * vocoder.sample_rate / vocoder.config.hop_length_samples)
     mel = mx.array(rng.uniform(-12, 2, (frames, vocoder.config.num_mels)).astype(np.float32))
-    return SPEECH_S, lambda: mx.eval(vocoder.speak(mel)), None
+    return SPEECH_S, lambda: mx.eval(vocoder.speak(mel))
 
 
 def _flow_stage(
     stage: str, sovits: SoVITSV3, spectrogram: mx.array, codes: np.ndarray, phones: np.ndarray, steps: int | None
-) -> tuple[float, Callable[[], Any], None]:
+) -> tuple[float, Callable[[], Any]]:
     if stage == "voice":
-        return REFERENCE_S, lambda: mx.eval(sovits.voice([spectrogram])), None
+        return REFERENCE_S, lambda: mx.eval(sovits.voice([spectrogram]))
     voice = sovits.voice([spectrogram])
     if stage == "features":
-        return SPEECH_S, lambda: mx.eval(sovits.features(codes, phones, voice)), None
+        return SPEECH_S, lambda: mx.eval(sovits.features(codes, phones, voice))
     if stage != "flow":
         raise InputError(f"{sovits.version} has no stage {stage!r}; v1 to v2ProPlus have.")
     rate = sovits.mel_config.sample_rate
@@ -254,75 +237,12 @@ def _flow_stage(
         for window in sovits.windows(features, prompt, steps=steps):
             mx.eval(window)
 
-    return SPEECH_S, flow, None
-
-
-def _peer_hubert(ours: CNHubert, samples: np.ndarray) -> Callable[[], Any]:
-    torch, transformers = _torch()
-    with torch.no_grad():
-        theirs = transformers.HubertModel(transformers.HubertConfig(layerdrop=0.0)).eval()
-        names = set(theirs.state_dict())
-        folded = {f"encoder.pos_conv_embed.conv.parametrizations.weight.original{i}" for i in (0, 1)}
-        theirs.load_state_dict(_tensors(torch, ours, names), strict=False)
-        if folded <= names:
-            weight = torch.from_numpy(np.array(ours.state_dict()["encoder.pos_conv_embed.conv.weight"]).copy())
-            theirs.encoder.pos_conv_embed.conv.parametrizations.weight.original0.copy_(
-                weight.norm(dim=(0, 1), keepdim=True)
-            )
-            theirs.encoder.pos_conv_embed.conv.parametrizations.weight.original1.copy_(weight)
-    return _checked_peer(torch, lambda x: theirs(x).last_hidden_state, torch.from_numpy(samples), ours, samples)
-
-
-def _peer_bert(ours: ChineseRoberta, tokens: np.ndarray) -> Callable[[], Any]:
-    torch, transformers = _torch()
-    sizes = {"vocab_size": 21128, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
-    # as many layers as are run, so that the peer isn't charged for more
-    config = transformers.BertConfig(**sizes, num_hidden_layers=22, layer_norm_eps=1e-12)
-    theirs = transformers.BertModel(config, add_pooling_layer=False).eval()
-    theirs.load_state_dict(_tensors(torch, ours, set(theirs.state_dict())), strict=False)
-    return _checked_peer(torch, lambda x: theirs(x).last_hidden_state, torch.from_numpy(tokens), ours, tokens)
-
-
-def _torch() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise BackendError(
-            f"transformers on torch can't be imported ({error}). Add both: `uv run --with torch --with transformers ...`."
-        ) from error
-    return torch, transformers
-
-
-def _tensors(torch: Any, ours: Network, names: set[str]) -> dict[str, Any]:
-    state: Mapping[str, mx.array] = ours.state_dict()
-    return {
-        name: torch.from_numpy(np.array(value.astype(mx.float32)).copy())
-        for name, value in state.items()
-        if name in names
-    }
-
-
-def _checked_peer(
-    torch: Any, theirs: Callable[[Any], Any], tensor: Any, ours: Network, array: np.ndarray
-) -> Callable[[], Any]:
-    """The peer, once it has given what we give: otherwise times would be compared of different things."""
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return theirs(tensor)
-
-    found = np.array(ours(mx.array(array.astype(np.int32) if array.dtype.kind == "i" else array)).astype(mx.float32))
-    difference = float(np.abs(found - run().numpy()).max())
-    if not difference < 1e-3 * float(np.abs(found).max()):
-        raise BackendError(f"transformers computes something else: the largest difference is {difference:g}.")
-    return run
+    return SPEECH_S, flow
 
 
 def lines(timings: Sequence[Timing]) -> Iterator[str]:
     """A table for people."""
     yield f"{backend.current().name}: {backend.current().device_name}"
-    yield f"{'stage':10}{'audio s':>10}{'seconds':>10}{'RTF':>10}{'peer s':>10}{'ratio':>8}"
+    yield f"{'stage':10}{'audio s':>10}{'seconds':>10}{'RTF':>10}"
     for timing in timings:
-        row = f"{timing.stage:10}{timing.audio_s:10.1f}{timing.seconds:10.3f}{timing.rtf:10.4f}"
-        yield row + (f"{timing.peer_s:10.3f}{timing.ratio:7.2f}x" if timing.ratio and timing.peer_s else "")
+        yield f"{timing.stage:10}{timing.audio_s:10.1f}{timing.seconds:10.3f}{timing.rtf:10.4f}"

@@ -53,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--version", default="v2", help="of SoVITS: v1, v2, v2Pro, v2ProPlus, v3 or v4")
     command.add_argument("--rounds", type=int, default=3, metavar="N")
     command.add_argument("--steps", type=int, metavar="N", help="of the flow (default: 32 for v3, 8 for v4)")
-    command.add_argument("--compare", choices=["transformers"], help="alternate HuBERT and BERT with a peer")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_bench)
     return parser
@@ -102,7 +101,6 @@ def _bench(args: argparse.Namespace) -> int:
         args.stage,
         version=args.version,
         rounds=args.rounds,
-        compare=args.compare is not None,
         steps=args.steps,
         on_stage=lambda stage: print(stage, file=sys.stderr, flush=True),
     )

@@ -23,11 +23,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_core.activations import gelu, gelu_tanh, mish
+from mlx_core.attention import attend_to_all
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
 
-from .attention import attention
-from .elementwise import gelu_tanh, mish
 from .network import Conv1d, check_sizes
 
 _EPS = 1e-6
@@ -125,7 +125,7 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv2 = nn.Linear(2 * dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = nn.gelu(self.pwconv1(self.norm(self.dwconv(x))))
+        y = gelu(self.pwconv1(self.norm(self.dwconv(x))))
         exact = y.astype(mx.float32)
         norm = mx.sqrt(mx.sum(exact * exact, axis=1, keepdims=True))  # [B, 1, 2 D]
         share = (norm / (mx.mean(norm, axis=-1, keepdims=True) + _EPS)).astype(y.dtype)
@@ -195,7 +195,7 @@ class Attention(nn.Module):
             for project in (self.to_q, self.to_k, self.to_v)
         )
         q, k = (mx.concatenate([_rotated(y[:, :1]), y[:, 1:]], axis=1) for y in (q, k))
-        out = attention(q, k, v, scale=q.shape[-1] ** -0.5)
+        out = attend_to_all(q, k, v, scale=q.shape[-1] ** -0.5)
         return self.to_out[0](out.transpose(0, 2, 1, 3).reshape(B, T, -1))
 
 

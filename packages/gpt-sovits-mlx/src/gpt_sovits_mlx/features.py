@@ -5,16 +5,13 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mlx_core.audio import FbankConfig, compute_fbank
+from mlx_core.audio import SOVITS_SPECTROGRAM, FbankConfig, compute_fbank, compute_mel_spectrogram
 from mlx_core.errors import AudioError
 
 from .network import Array
 
-N_FFT = 2048
-HOP_LENGTH = 640
-BINS = N_FFT // 2 + 1
+BINS = SOVITS_SPECTROGRAM.n_mels
 MEL_BINS = 80
-_PADDING = (N_FFT - HOP_LENGTH) // 2
 _SPEAKER_FBANK = FbankConfig(n_mels=MEL_BINS)
 
 
@@ -24,15 +21,11 @@ def reference_spectrogram(samples: Array) -> mx.array:
     Louder samples are divided by their peak, but at most by 2. Raises AudioError for too few samples, or some that
     aren't finite.
     """
-    x = _mono(samples, _PADDING + 1)
+    x = _mono(samples, SOVITS_SPECTROGRAM.edge_samples + 1)
     peak = float(np.abs(x).max())
     if peak > 1:
         x = x / np.float32(min(2.0, peak))
-    x = np.pad(x, _PADDING, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(x, N_FFT)[::HOP_LENGTH]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic
-    spectrum = np.fft.rfft(frames * hann)
-    return mx.array(np.sqrt(np.abs(spectrum) ** 2 + 1e-8).astype(np.float32))
+    return compute_mel_spectrogram(x, SOVITS_SPECTROGRAM).T
 
 
 def speaker_fbank(samples: Array) -> mx.array:

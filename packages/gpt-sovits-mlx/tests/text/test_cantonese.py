@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_sovits_mlx.text import cantonese
+from gpt_sovits_mlx.text import TextFrontend, cantonese
 from gpt_sovits_mlx.text.symbols import is_known
 from mlx_core.errors import InputError
 
@@ -55,7 +55,18 @@ def test_the_default_keeps_what_the_official_code_loses():
 
 def test_numbers_are_read():
     pytest.importorskip("ToJyutping")
-    assert cantonese.normalize("氣溫係-3.5℃。").endswith("零下三点五摄氏度.")
+    assert cantonese.normalize("氣溫係-3.5℃。") == "氣溫係零下三点五摄氏度."
+
+
+@pytest.mark.parametrize("language", ["yue", "auto_yue", "all_yue"])
+def test_characters_beside_a_number_stay_as_they_are_written(language):
+    pytest.importorskip("ToJyutping")
+    (found,) = TextFrontend()("呢隻貓3歲，值1,200蚊一隻。", language, split="cut0")
+    assert found.normalized == "呢隻貓三歲,值一千二百蚊一隻."
+    assert found.text == "呢隻貓三歲，值一千二百蚊一隻。"
+    (found,) = TextFrontend()("5點30分，2隻", language, split="cut0")
+    assert found.normalized == "五點三十分,两隻."
+    assert TextFrontend()("呢隻貓", language)[0].normalized == "呢隻貓."
 
 
 @pytest.mark.parametrize("exact", [False, True])

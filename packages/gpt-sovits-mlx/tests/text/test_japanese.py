@@ -2,6 +2,8 @@
 
 import json
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +12,6 @@ from hypothesis import strategies as st
 from gpt_sovits_mlx.text import japanese
 from gpt_sovits_mlx.text.symbols import is_known
 from mlx_core.errors import InputError
-
-# pyopenjtalk-plus calls a function of sudachipy's that is on its way out.
-pytestmark = pytest.mark.filterwarnings("ignore:Dictionary.create:DeprecationWarning")
 
 
 def phones(text):
@@ -86,10 +85,25 @@ def test_a_long_text_comes_to_an_end():
     assert len(japanese.normalize("1:" * 50_000)) > 50_000
 
 
-def test_importing_says_nothing(capfd):
+@pytest.mark.parametrize("text", ["何", "ー", "・", "々", "ーあ", "あ・ーい", "・ーーあ", ""])
+def test_nothing_is_printed(text, capfd):
     pytest.importorskip("pyopenjtalk")
-    japanese.pronounce("何")
-    assert capfd.readouterr().out == ""
+    japanese.pronounce(text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_long_marks_after_nothing_are_silent():
+    pytest.importorskip("pyopenjtalk")
+    assert phones("ー・ー") == ""
+    assert phones("ーあ") == phones("あ")
+    assert phones("あ・ーい") == "a _ i"
+
+
+def test_a_thread_is_not_warned_of_what_is_deprecated():
+    pytest.importorskip("pyopenjtalk")
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as thread:
+        warnings.simplefilter("error")
+        assert thread.submit(japanese.pronounce, "風").result()[0] == ["k", "a", "[", "z", "e"]
 
 
 def test_a_missing_extra_is_named(monkeypatch):

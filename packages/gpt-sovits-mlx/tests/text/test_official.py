@@ -46,8 +46,6 @@ def cases():
                 yield pytest.param(version, item["language"], item["text"], expected, id=name, marks=marks)
 
 
-# pyopenjtalk calls what SudachiPy has deprecated.
-@pytest.mark.filterwarnings("ignore:Dictionary.create:DeprecationWarning")
 @pytest.mark.parametrize(("version", "language", "text", "expected"), list(cases()))
 def test_exact_mode_is_the_official_front_end(version, language, text, expected):
     found = TextFrontend(version, exact=True).utterance(text, language)
@@ -154,6 +152,14 @@ def test_special_signs_turn_pauses_into_silences():
 def test_version_1_reads_word_by_word_and_er_by_itself():
     assert pronounce("小院儿", exact=True, version="v1")[0][-1] == "er5"
     assert pronounce("小院儿", exact=True, version="v2")[0][-1] == "er4"
+
+
+@needs_detector
+def test_marks_by_themselves_are_no_language():
+    # What is over 510 characters is cut, and leaves the full stop that was added by itself.
+    found = TextFrontend("v2", exact=True)("好" * 510, "auto")
+    assert [(part.language, part.phones) for part in found[-1].segments] == [("en", (",",))]
+    assert TextFrontend("v2", exact=True).utterance("\n\n").phones == (",",)
 
 
 @pytest.mark.parametrize(("language", "phones"), [("ko", [","]), ("yue", [","])])

@@ -31,7 +31,7 @@ def report() -> dict[str, Any]:
         "blas_threads": blas.threads,
         "one_row": blas.one_row,
         "fast_convolutions": wants.fast_convolutions,
-        "fast_gelu": wants.fast_gelu,
+        "fast_elementwise": wants.fast_elementwise,
         "off": [blas.reason] if on_cpu and blas.reason else [],
         "switches": backend.switches_set(),
     }
@@ -66,7 +66,7 @@ def main() -> int:
             ("blas", f"{found['blas']}{threads}"),
             ("single rows", "through gemv" if found["one_row"] else "through gemm"),
             ("convolutions", "through matrix products" if found["fast_convolutions"] else "MLX's own"),
-            ("gelu", "vectorised" if found["fast_gelu"] else "MLX's own"),
+            ("elementwise", "vectorised" if found["fast_elementwise"] else "MLX's own"),
             *(("turned off", reason) for reason in found["off"]),
         ]
     rows += [("switch", f"{name}={value}") for name, value in found["switches"].items()]

@@ -6,16 +6,26 @@ key), or a boolean array that is true where a key is visible.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import mlx.core as mx
 
 from . import backend
+from .activations import as_polynomials, power_of_two
 from .errors import InputError
 from .packed import Held, Packed, Turned, turn
 
 if TYPE_CHECKING:
     from .cache.protocol import KeyValueCache, Mask
+
+
+# Where exponentials are polynomials: scores that are worked on at once, which stay in a core's cache, and from how
+# many on it is worth the operations' start.
+_SCORES, _FEWEST_SCORES = 2**18, 2**15
+
+# Added to the score of what isn't there, all else is rounded off; finite, so that a row without keys makes no NaN.
+_HIDDEN = -1e30
 
 
 def causal_mask(
@@ -87,6 +97,38 @@ def scaled_dot_product_attention(
         k, v = (mx.dequantize(*held, group_size=group_size, bits=bits).astype(queries.dtype) for held in (keys, values))
         out = mx.fast.scaled_dot_product_attention(queries, k, v, scale=scale, mask=mask, sinks=sinks)
     return turn(out) if isinstance(values, Turned) else out
+
+
+def attend_to_all(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None = None) -> mx.array:
+    """Attention of many tokens to all others, as encoders and diffusion transformers have it.
+
+    `[B, H, T, D]`, keys and values `[B, H, S, D]`, mask `[B, S]`, true for the keys that there are -> `[B, H, T, D]`. A
+    row without keys gives finite numbers of no meaning. On Linux CPUs, whose exponential is scalar code, with
+    `power_of_two`, some heads or some queries of a head at a time.
+    """
+    B, H, T, D = q.shape
+    if B * H * T * k.shape[2] < _FEWEST_SCORES or not as_polynomials(q):
+        seen = None if mask is None else mask[:, None, None]
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=seen)
+    q, k, v = (x.reshape(B * H, -1, D) for x in (q * (scale / math.log(2)), k, v))
+    v = mx.concatenate([v, mx.ones((*v.shape[:2], 1))], axis=-1)  # a column more sums the weights
+    hidden = None if mask is None else mx.repeat(mx.where(mask, 0.0, _HIDDEN), H, axis=0)[:, None]  # [B H, 1, S]
+    heads = max(1, _SCORES // (T * k.shape[1]))
+    queries = T if heads > 1 else max(1, _SCORES // k.shape[1])
+    parts = []
+    for head in range(0, B * H, heads):
+        own = slice(head, head + heads)
+        keys, values = k[own].swapaxes(-1, -2), v[own]
+        rows = []
+        for first in range(0, T, queries):
+            scores = q[own, first : first + queries] @ keys
+            if hidden is not None:
+                scores = scores + hidden[own]
+            largest = mx.stop_gradient(mx.max(scores, axis=-1, keepdims=True))
+            weighted = power_of_two(scores - largest) @ values
+            rows.append(weighted[..., :D] / weighted[..., D:])
+        parts.append(mx.concatenate(rows, axis=1) if len(rows) > 1 else rows[0])
+    return (mx.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(B, H, T, D)
 
 
 def _packing(keys: Packed, head_dim: int) -> tuple[int, int]:

@@ -29,8 +29,6 @@ _PAUSES = str.maketrans(
     dict.fromkeys("：；，、:;·（）()[]【】〔〕「」『』《》〈〉—–-/|_~～\t", ",")
     | {"。": ".", "！": "!", "？": "?", "\n": "."}
 )
-_CLAUSE = re.compile(r"[^。！？!?；，\n]*[。！？!?；，\n]*")
-_NUMBER = re.compile(r"[\d%℃℉＋+=×÷½¼¾①-⑳Ⅰ-Ⅻ]")
 _RUN = re.compile(r"[!?…,.]{2,}")
 _WEAKEST_FIRST = ",….!?"
 _SYLLABLE = re.compile(r"([a-z]+)([1-6])")
@@ -49,9 +47,7 @@ def normalize(text: str, *, exact: bool = False) -> str:
         text = chinese_official.normalize(text)
         text = _OTHER.sub("", _MARK.sub(lambda match: _MARKS[match[0]], text))
     else:
-        # Numbers are read in simplified characters; clauses without any are left as they are.
-        clauses = (say_numbers(m[0], "yue") if _NUMBER.search(m[0]) else m[0] for m in _CLAUSE.finditer(text))
-        text = "".join(clauses).replace("...", "…").translate(_PAUSES)
+        text = say_numbers(text, "yue").replace("...", "…").translate(_PAUSES)
     kept = "".join(character for character, syllables in _readings(text) if character in PUNCTUATION or syllables)
     return kept if exact else _RUN.sub(lambda match: max(match[0], key=_WEAKEST_FIRST.index), kept).lstrip(",")
 

@@ -19,6 +19,7 @@ _Say = Callable[[re.Match[str]], str]
 # Bounded, so that no rule looks further than that: what is longer isn't language.
 _CLAUSE = re.compile(r"[^。！？!?；，\n]{0,1000}[。！？!?；，\n]*")
 _HAN = re.compile(f"[{HAN}]")
+_HAN_RUN = re.compile(f"[{HAN}]+")
 _OTHER_CJK = re.compile(f"[{KANA}{HANGUL}]")
 _LETTER = re.compile(f"[{LATIN}]")
 _SIGNS = re.compile(r"[\d&=+%⁰¹²³⁴⁵⁶⁷⁸⁹]")
@@ -67,13 +68,17 @@ _NUMBERED = (
 
 
 def say_numbers(text: str, language: str = "auto") -> str:
-    """A text whose Chinese clauses have no digits left; other clauses are returned as they are."""
+    """A text whose Chinese clauses have no digits left; other clauses are returned as they are.
+
+    Chinese is simplified on the way, Cantonese isn't: 隻 and 只 are two words there.
+    """
     language = language.removeprefix("all_")
     if language in ("en", "ja", "ko"):
         return text
+    say = _cantonese if language.endswith("yue") else _clause
     elsewhere = _HAN.search(text) is not None or _LETTER.search(text) is None
     return "".join(
-        _clause(clause) if _is_chinese(clause, language, elsewhere) else clause for clause in _CLAUSE.findall(text)
+        say(clause) if _is_chinese(clause, language, elsewhere) else clause for clause in _CLAUSE.findall(text)
     )
 
 
@@ -93,6 +98,19 @@ def _clause(text: str) -> str:
     for pattern, say in _RULES:
         text = pattern.sub(say, text)
     return text.translate(_KEPT_BACK)
+
+
+def _cantonese(text: str) -> str:
+    """A clause with its numbers in words, and the characters around them as they were written."""
+    said = _clause(text)
+    pieces, end = [], 0
+    for run in _HAN_RUN.findall(text):
+        plain = simplify(run)
+        start = said.find(plain, end)
+        if start >= 0:
+            pieces += [said[end:start], run]
+            end = start + len(plain)
+    return "".join(pieces) + said[end:]
 
 
 # Digits between English letters are hidden from the rules in a private area.

@@ -20,6 +20,7 @@ from .symbols import PUNCTUATION, UNKNOWN, is_known, symbols, to_ids
 _FEW_PHONES = 6
 _FEW_ENGLISH_PHONES = 4
 _V1_LANGUAGES = frozenset({"zh", "en", "ja"})
+_SPOKEN = _V1_LANGUAGES | {"ko", "yue"}
 
 _MODULES = {"ja": "japanese", "ko": "korean", "yue": "cantonese"}
 _PLAIN_MARKS = str.maketrans("，、；：。！？", ",,,,.!?")
@@ -147,11 +148,12 @@ class TextFrontend:
 
     def _segment(self, span: Span, readings: _Chosen) -> Segment:
         text = markup.MARK.sub("", span.text)
-        if self.version == "v1" and span.language not in _V1_LANGUAGES:
+        spoken = _V1_LANGUAGES if self.version == "v1" else _SPOKEN
+        if span.language not in spoken:
             if not self.exact:
                 raise InputError(f"v1 speaks {', '.join(sorted(_V1_LANGUAGES))}, not {span.language}: {text[:40]!r}")
-            # The official code says a space in English instead.
-            return Segment(span.language, text, " ", (",",), None)
+            # The official code says a space in English instead; its detector calls marks by themselves "punctuation".
+            return Segment(span.language if span.language in _SPOKEN else "en", text, " ", (",",), None)
         for mark in markup.MARK.findall(span.text):
             chosen = readings[markup.index(mark)]
             if span.language != ("en" if chosen.phones else "zh"):

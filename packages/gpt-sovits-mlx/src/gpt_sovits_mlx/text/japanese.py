@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import unicodedata
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from functools import cache
 from itertools import pairwise
@@ -86,10 +88,45 @@ def pronounce(text: str, *, exact: bool = False) -> tuple[list[str], None]:
 
 def _spoken(text: str) -> Iterator[str]:
     pyopenjtalk = _open_jtalk()
+    _analyser.warm_up(pyopenjtalk)
     for start in range(0, len(text), _LONGEST):
         # Predicting the reading of 何 needs onnxruntime.
         features = pyopenjtalk.run_frontend(text[start : start + _LONGEST], predict_nani=False)
-        yield from _with_pitch(pyopenjtalk.make_label(features))
+        if sounding := _sounding(features):
+            yield from _with_pitch(pyopenjtalk.make_label(sounding))
+
+
+def _sounding(features: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Features without the long marks after nothing, and none at all if nothing sounds.
+
+    Open JTalk leaves these out by itself, but complains on stderr.
+    """
+    kept: list[Mapping[str, Any]] = []
+    sounds = after_sound = False
+    for feature in features:
+        spoken = feature["pron"] if after_sound else feature["pron"].lstrip("ー")
+        if spoken:
+            kept.append({**feature, "pron": spoken})
+            after_sound = spoken != "、"
+            sounds |= after_sound
+    return kept if sounds else []
+
+
+class _Analyser(threading.local):
+    """What pyopenjtalk makes for each thread when it first meets a character of several readings."""
+
+    ready = False
+
+    def warm_up(self, pyopenjtalk: Any) -> None:
+        """Have it made now, without the warning that it calls what SudachiPy is about to drop."""
+        if not self.ready:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", r"Dictionary\.create", DeprecationWarning)
+                pyopenjtalk.run_frontend("風", predict_nani=False)
+            self.ready = True
+
+
+_analyser = _Analyser()
 
 
 @cache

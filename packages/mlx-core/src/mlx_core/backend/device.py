@@ -48,7 +48,7 @@ class Backend:
     no more than `dequantize_limit_bytes`. `attend_packed`: whether one token attends to a quantised cache by products
     with packed keys and values, or to a dequantised copy. The others are parts that make Linux CPUs fast, and mean
     nothing elsewhere: `fast_blas` (OpenBLAS under libmlx), `one_row` (products of one row through its gemv),
-    `fast_convolutions` (through matrix products), `fast_gelu` (vectorised).
+    `fast_convolutions` (through matrix products), `fast_elementwise` (exponentials, GELU and the like, vectorised).
     """
 
     name: BackendName
@@ -61,7 +61,7 @@ class Backend:
     fast_blas: bool = False
     one_row: bool = False
     fast_convolutions: bool = False
-    fast_gelu: bool = False
+    fast_elementwise: bool = False
 
 
 class BackendWarning(RuntimeWarning):
@@ -103,7 +103,7 @@ def _detect(on_gpu: bool) -> Backend:
             fast_blas=linux,
             one_row=linux,
             fast_convolutions=linux,
-            fast_gelu=linux,
+            fast_elementwise=linux,
         )
     return Backend(
         name,
@@ -139,7 +139,7 @@ SWITCHES = {
     "MLX_CORE_BLAS": "fast_blas",
     "MLX_CORE_ONE_ROW": "one_row",
     "MLX_CORE_CONVOLUTIONS": "fast_convolutions",
-    "MLX_CORE_GELU": "fast_gelu",
+    "MLX_CORE_ELEMENTWISE": "fast_elementwise",
 }
 
 
@@ -197,7 +197,7 @@ def override(
     fast_blas: bool | None = None,
     one_row: bool | None = None,
     fast_convolutions: bool | None = None,
-    fast_gelu: bool | None = None,
+    fast_elementwise: bool | None = None,
 ) -> Iterator[Backend]:
     """Within the block, the backend wants what is given here; None leaves a setting as it was. For the whole
     process.
@@ -210,7 +210,7 @@ def override(
         "fast_blas": fast_blas,
         "one_row": one_row,
         "fast_convolutions": fast_convolutions,
-        "fast_gelu": fast_gelu,
+        "fast_elementwise": fast_elementwise,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     if compute_dtype is not None:
