@@ -119,7 +119,7 @@ def measure(
             took, texts[name] = run(wav)
             if turn:
                 times[name].append(took / seconds)
-            time.sleep(0.2)  # until the other's idle threads no longer spin
+            time.sleep(0.5)  # until the other's idle threads no longer spin
     result = {name: statistics.median(found) for name, found in times.items()}
     return {
         "seconds": seconds,

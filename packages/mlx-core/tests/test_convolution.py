@@ -50,6 +50,13 @@ def test_conv1d(n, length, kernel, stride, padding, dilation, grouping):
     same(*both(conv1d, mx.conv1d, x, w, stride, padding, dilation, groups), kernel * per_in)
 
 
+@settings(max_examples=40)
+@given(n=dims, length=st.integers(8, 40), kernel=st.integers(1, 7), stride=st.integers(2, 5))
+def test_strides_over_many_channels(n, length, kernel, stride):
+    x, w = draw((n, length, 32), 0), draw((6, kernel, 32), 1)
+    same(*both(conv1d, mx.conv1d, x, w, stride, 1), kernel * 32)
+
+
 @settings(max_examples=60)
 @given(
     n=dims,

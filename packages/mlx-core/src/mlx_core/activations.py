@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,6 +21,10 @@ _EXP2 = tuple(math.log(2) ** i / math.factorial(i) for i in range(7))  # 2^f, |f
 _BORDER = 5.6
 _P = (0.39894190099, 0.035847223302, 0.0048054250014, 1.9015575033e-4, 6.5905826786e-6, 2.1710560621e-8)
 _Q = (1.0, 0.25651840771, 0.029803982689, 0.0020033572222, 8.1011143296e-5, 1.1851530558e-6)
+# The same as tanh(x r(x^2)): r is atanh(erf(x / sqrt 2)) / x, fitted to 6e-7 of gelu's where x^2 < 25; beyond, as
+# there.
+_R = (0.797872933, 0.0363649121, -5.73524290e-5, -4.73988774e-5, 2.81255596e-6, -5.71116462e-8)
+_R_BORDER = 25.0
 
 
 def as_polynomials(x: mx.array) -> bool:
@@ -83,15 +87,53 @@ def exp2(x: mx.array) -> mx.array:
     return power_of_two(x) if as_polynomials(x) else mx.exp(x * math.log(2))
 
 
-@_in_blocks
 def gelu(x: mx.array) -> mx.array:
-    """The Gaussian error linear unit x Phi(x), exact within 2e-6 (Hendrycks & Gimpel 2016)."""
+    """The Gaussian error linear unit x Phi(x), exact within 2e-6 (Hendrycks & Gimpel 2016).
+
+    On Linux CPUs many numbers go through NumPy, whose tanh is vectorised: Phi(x) = (1 + tanh(x r(x^2))) / 2.
+    """
     if not as_polynomials(x):
         return nn.gelu(x)
+    if x.size < BLOCK:
+        return _gelu(x)
+    try:
+        mx.eval(x)
+    except (ValueError, RuntimeError):  # an array that a gradient or a compilation stands for has no numbers yet
+        return _gelu(x)
+    return mx.array(_gelu_of_numbers(x))
+
+
+def _gelu(x: mx.array) -> mx.array:
     near = mx.minimum(mx.abs(x), _BORDER)
     square = near * near
     # relu(x) less what |x| has of it: so no error grows with x
     return mx.maximum(x, 0) - near * (0.5 - near * (polynomial(_P, square) / polynomial(_Q, square)))
+
+
+def _gelu_of_numbers(x: mx.array) -> Any:
+    """The same in NumPy, in place and block by block: `[...] -> [...]`."""
+    import numpy as np
+
+    numbers = np.asarray(x).reshape(-1)
+    result = np.empty_like(numbers)
+    spare = np.empty(min(BLOCK, numbers.size), np.float32)
+    for start in range(0, numbers.size, BLOCK):
+        part = numbers[start : start + BLOCK]
+        y, square = result[start : start + BLOCK], spare[: part.size]
+        with np.errstate(over="ignore"):
+            np.square(part, out=square)
+        np.minimum(square, _R_BORDER, out=square)
+        np.multiply(square, _R[-1], out=y)
+        y += _R[-2]
+        for coefficient in _R[-3::-1]:
+            y *= square
+            y += coefficient
+        y *= part
+        np.tanh(y, out=y)
+        y += 1
+        y *= part
+        y *= 0.5
+    return result.reshape(x.shape)
 
 
 @_in_blocks

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import cast
 
 import mlx.core as mx
 
@@ -24,6 +25,9 @@ _GATHER_BYTES = 16 * 2**20
 
 # How wide a product of one group's channels by a few places of the kernel should be at least.
 _GROUP_WIDTH = 256
+
+# From how many channels on a stride's places side by side are wide enough for a product.
+_STRIDED_CHANNELS = 32
 
 Pair = int | tuple[int, int]
 
@@ -134,6 +138,9 @@ def _convolve(
     if groups > 1 and len(kernel) == 1:
         return _convolve_groups(x, weight, stride[0], dilation[0], groups, sizes[0]).astype(dtype)
 
+    if groups == 1 and len(kernel) == 1 and stride[0] > 1 and dilation[0] == 1 and channels >= _STRIDED_CHANNELS:
+        return _convolve_strided(x, weight, stride[0], sizes[0]).astype(dtype)
+
     row_bytes = n * math.prod(sizes[1:]) * channels * math.prod(kernel) * 4
     rows = max(1, _GATHER_BYTES // row_bytes)
     parts = []
@@ -150,6 +157,23 @@ def _convolve(
             out = seen.transpose(1, 0, 2) @ kernels.transpose(0, 2, 1)  # [G, rows, O / G]
             parts.append(out.transpose(1, 0, 2).reshape(shape))
     return (mx.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]).astype(dtype)
+
+
+def _convolve_strided(x: mx.array, weight: mx.array, stride: int, length: int) -> mx.array:
+    """A 1-d convolution of padded x `[N, L, C]` with a stride: as many places of the kernel at a time as the stride is
+    long, which lie side by side in x already, so that hardly anything is gathered.
+    """
+    n, available, channels = x.shape
+    outputs, kernel, _ = weight.shape
+    x = mx.contiguous(x)
+    total = None
+    for first in range(0, kernel, stride):
+        places = min(stride, kernel - first)
+        strides = (available * channels, stride * channels, 1)
+        seen = mx.as_strided(x, (n, length, places * channels), strides, first * channels)
+        taps = weight[:, first : first + places].reshape(outputs, -1).T
+        total = seen @ taps if total is None else mx.addmm(total, seen, taps)
+    return cast(mx.array, total)
 
 
 def _convolve_groups(x: mx.array, weight: mx.array, stride: int, dilation: int, groups: int, length: int) -> mx.array:

@@ -112,7 +112,8 @@ def _fbank(frames: Samples, config: FbankConfig) -> Samples:
     emphasised *= _window(config.window, config.frame_samples)
     spectrum = np.fft.rfft(emphasised, config.n_fft)[:, :-1]
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    energies: Samples = power @ _filters(config)
+    # MLX's product: NumPy's would start threads that wait busily, in the way of those that follow
+    energies: Samples = np.array(mx.matmul(mx.array(power), mx.array(_filters(config)), stream=mx.cpu))
     return np.log(np.maximum(energies, _ENERGY_FLOOR, out=energies), out=energies)
 
 
