@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from funasr_mlx import folder as module
 from funasr_mlx.folder import open_folder
 from funasr_mlx.frontend import Frontend, FrontendConfig, make_frontend, read_mvn
 from mlx_core.errors import AudioError, ConfigError, MissingCheckpointError, TokenizerError, WeightsError
@@ -57,6 +58,9 @@ def test_samples():
         assert frontend(np.zeros(samples, np.float32)).shape == (rows, 560)
     with pytest.raises(AudioError):
         frontend(np.full(800, np.nan, np.float32))
+    assert np.isfinite(np.array(frontend(np.full(800, 9e8, np.float32)))).all()
+    with pytest.raises(AudioError, match="1e\\+30"):
+        frontend(np.full(800, 1e30, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -86,10 +90,19 @@ def test_a_folder(tmp_path):
         folder.table("decoder_conf")
     with pytest.raises(MissingCheckpointError, match="tokens"):
         folder.tokens()
-    (tmp_path / "tokens.txt").write_text("<blank>\n<s>\n一\n")
+    (tmp_path / "tokens.txt").write_text("<blank>\n<s> \n一\r\n")
     assert folder.tokens() == ["<blank>", "<s>", "一"]
     (tmp_path / "tokens.json").write_text('{"a": 1}')
     with pytest.raises(TokenizerError):
         folder.tokens()
     with pytest.raises(MissingCheckpointError):
         folder.weights()
+
+
+@pytest.mark.parametrize("outer", [None, "state_dict", "model_state_dict", "model"])
+def test_weights_of_a_model_that_was_wrapped(tmp_path, monkeypatch, outer):
+    (tmp_path / "config.yaml").write_text("model: Paraformer")
+    (tmp_path / "model.pt").write_bytes(b"")
+    tensors = {"module.decoder.module.weight": mx.ones(3)}
+    monkeypatch.setattr(module, "load_pytorch_checkpoint", lambda file: {outer: tensors} if outer else tensors)
+    assert list(open_folder(tmp_path).weights()) == ["decoder.module.weight"]

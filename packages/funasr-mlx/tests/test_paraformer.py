@@ -135,6 +135,16 @@ def test_quantised_layers(asr_case):
     assert not any(name.startswith("predictor") for name in packed)
 
 
+@pytest.mark.parametrize("name", ["paraformer", "seaco", "contextual", "sensevoice"])
+def test_features_may_be_numpy_s(asr_case, name):
+    network = asr_case(name).network
+    features = np.random.default_rng(0).standard_normal((2, 9, 24))
+    expected = network(mx.array(features, mx.float32), [9, 6])
+    for given in (features, features.astype(np.float32), features.tolist()):
+        for lengths in ([9, 6], np.array([9, 6], np.int32), mx.array([9, 6])):
+            assert np.array_equal(np.array(network(given, lengths).logits), np.array(expected.logits))
+
+
 @pytest.mark.parametrize(
     ("features", "lengths"), [((5, 24), [5]), ((1, 5, 25), [5]), ((1, 5, 24), [6]), ((2, 5, 24), [5])]
 )

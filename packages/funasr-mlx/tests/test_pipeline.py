@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -126,6 +127,16 @@ def test_long_recordings_without_vad_are_cut_where_it_is_quiet():
     assert transcript.segments[-1].end_ms <= 150_000
 
 
+def test_what_is_beyond_any_loudness_is_no_harm_to_its_batch(tmp_path):
+    good, pipeline = noise(1, 0.1), Pipeline(Scripted())
+    soundfile.write(tmp_path / "loud.wav", noise(1, 1e30), RATE, subtype="FLOAT")
+    found = list(pipeline.transcribe_many([good, noise(1, 1e30), tmp_path / "loud.wav", good]))
+    assert found[0] == found[3] == pipeline.transcribe(good)
+    assert isinstance(found[1], AudioError)
+    assert isinstance(found[2], AudioError)
+    assert "loud.wav" in str(found[2])
+
+
 @settings(max_examples=40)
 @given(length=st.integers(0, 3000), longest=st.integers(20, 500))
 def test_cuts_leave_nothing_out(length, longest):
@@ -148,7 +159,16 @@ def test_sentences_end_at_marks():
     assert sentences([], [], []) == []
 
 
-@pytest.mark.parametrize("options", [{"batch_seconds": 0}, {"batch_seconds": float("nan")}, {"merge_seconds": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_seconds": 0},
+        {"batch_seconds": float("nan")},
+        {"merge_seconds": -1},
+        {"batch_seconds": float("inf")},
+        {"merge_seconds": float("inf")},
+    ],
+)
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(InputError):
         Pipeline(Scripted(), **options)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from funasr_mlx.conversion import convert
 from funasr_mlx.punctuation import Punctuation, StreamingPunctuation, load_punctuation
 from funasr_mlx.words import jieba_splitter, split_characters
 from mlx_core.errors import ConfigError, InputError, MissingCheckpointError, TokenizerError, WeightsError
@@ -172,6 +173,13 @@ def test_other_models(folders, tmp_path):
     (tmp_path / "other" / "config.json").write_text('{"model": "Paraformer"}')
     with pytest.raises(ConfigError, match="Give punctuation's folder"):
         load_punctuation(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_converted_model_is_the_same(name, folders, tmp_path):
+    convert(folders / name, tmp_path / "converted", dtype="float32")
+    for row in CASES[name]["results"][:3]:
+        assert load_punctuation(tmp_path / "converted")(row["text"]) == load_punctuation(folders / name)(row["text"])
 
 
 def test_a_saved_model_is_the_same(plain, folders, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from funasr_mlx import cli
+from funasr_mlx import cli, streaming
 from funasr_mlx.conversion import convert
 from funasr_mlx.pipeline import Pipeline
 from funasr_mlx.recognizer import load_model, padded
@@ -142,6 +142,9 @@ def test_hotwords(folder):
     plain, biased = model(features, [features.shape[1]]), model(features, [features.shape[1]], "今天 hello 说话")
     assert not np.allclose(np.array(plain.logits), np.array(biased.logits))
     assert model.transcribe(samples, hotwords="今天 hello 说话").duration_ms == 2000
+    for hotwords in ([3, 4], 5):
+        with pytest.raises(InputError, match="each as text or as a list of ids"):
+            model.transcribe(samples, hotwords=hotwords)
     with pytest.raises(InputError, match="zzz"):
         model.transcribe(samples, hotwords="zzz")
     with pytest.raises(InputError, match="no hotwords"):
@@ -281,5 +284,34 @@ def test_the_command(folder, tmp_path, capsys):
     assert cli.main(["transcribe", "--model", str(tmp_path / "converted"), a]) == 0
     assert capsys.readouterr().out.endswith(text)
     assert cli.main(["transcribe", "--model", str(tmp_path / "none"), a]) == 1
+    assert cli.main(["transcribe", "--model", model, "--output-dir", a, b]) == 1
+    assert "is a file" in capsys.readouterr().err
+    for option in ("--rounds", "--batch"):
+        assert cli.main(["bench", "--model", model, option, "0", a]) == 1
+        assert option in capsys.readouterr().err
     assert cli.main(["bench", "--model", model, "--seconds", "0.5", "--rounds", "1", "--json"]) == 0
     assert [timing["batch"] for timing in json.loads(capsys.readouterr().out.splitlines()[-1])] == [1, 4]
+
+
+def test_the_command_s_stream(folder, tmp_path, capsys, monkeypatch):
+    class Session:
+        sample_rate, text = RATE, ""
+
+        def __init__(self, model):
+            self.recognizer = model
+
+        def feed(self, samples, final=False):
+            self.text = "." if final else ""
+            return self.text
+
+    monkeypatch.setattr(streaming, "StreamingSession", Session)
+    model = str(folder("paraformer"))
+    assert cli.main(["transcribe", "--stream", "--model", model, str(tmp_path / "none.wav")]) == 1
+    monkeypatch.setattr(cli, "_demo_clip", lambda model: tmp_path / "demo.wav")
+    save_wav(tmp_path / "demo.wav", noise(0.5), RATE)
+    capsys.readouterr()
+    assert cli.main(["transcribe", "--stream", "--model", model]) == 0  # the demo's recording, where no file is named
+    assert capsys.readouterr().out == ".\n"
+    for options in (["--format", "srt"], ["--hotwords", "a"], ["--vad", "demo"], ["--output-dir", str(tmp_path)]):
+        assert cli.main(["transcribe", "--stream", "--model", model, *options]) == 1
+        assert "text alone" in capsys.readouterr().err

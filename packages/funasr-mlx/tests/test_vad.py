@@ -218,6 +218,13 @@ def test_bad_configurations(changes, message):
         VAD.from_state_dict(config(**changes), {})
 
 
+def test_features_may_be_numpy_s():
+    vad, rng = random_vad()
+    features = rng.standard_normal((1, 30, vad.config.input_dim))
+    found, expected = vad(features), vad(mx.array(features, mx.float32))
+    assert np.array_equal(np.array(found), np.array(expected))
+
+
 def test_bad_features():
     vad, _ = random_vad()
     with pytest.raises(InputError, match=r"\[B, T, 16\]"):

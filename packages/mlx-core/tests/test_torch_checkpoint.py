@@ -252,7 +252,13 @@ def test_safetensors_go_before_torch_files(tmp_path):
 
 def test_a_state_dict_is_found_under_its_usual_names():
     state = {"a": mx.ones(1)}
-    for checkpoint in (state, {"state_dict": state, "epoch": 1}, {"model_state_dict": state}, {"model": state}):
+    for checkpoint in (
+        state,
+        {"state_dict": state, "epoch": 1},
+        {"model_state_dict": state},
+        {"model": state},
+        {"state_dict": {"model": state}},
+    ):
         assert state_dict_of(checkpoint, "x.pt") is state
     for checkpoint in ([mx.ones(1)], mx.ones(1), {"a": 1}, {1: mx.ones(1)}, {"model": {"a": {}}}, {"config": {}}):
         with pytest.raises(WeightsError, match=r"x\.pt"):

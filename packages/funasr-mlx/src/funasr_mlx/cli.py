@@ -160,8 +160,8 @@ def _listen(args: argparse.Namespace) -> int:
             continue
         shown = ""
         for start in range(0, max(1, len(samples)), step):
-            session.feed(samples[start : start + step], final=start + step >= len(samples))
-            shown = _show(session, shown)
+            if session.feed(samples[start : start + step], final=start + step >= len(samples)):
+                shown = _show(session, shown)
         print(flush=True)
     return status
 
@@ -190,8 +190,8 @@ def _hear_microphone(session: StreamingSession) -> int:
         with sounddevice.InputStream(session.sample_rate, block, channels=1, dtype="float32") as stream:
             while True:
                 samples, _ = stream.read(block)
-                session.feed(samples[:, 0])
-                shown = _show(session, shown)
+                if session.feed(samples[:, 0]):
+                    shown = _show(session, shown)
     except sounddevice.PortAudioError as error:
         raise InputError(f"the microphone can't be heard: {error}.") from error
     except KeyboardInterrupt:

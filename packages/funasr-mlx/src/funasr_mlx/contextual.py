@@ -48,7 +48,7 @@ class ContextualParaformer(Paraformer):
 
     def __call__(
         self,
-        features: mx.array,
+        features: npt.ArrayLike | mx.array,
         lengths: npt.ArrayLike | mx.array,
         hotwords: Hotwords | None = None,
         *,

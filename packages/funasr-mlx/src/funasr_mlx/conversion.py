@@ -11,11 +11,14 @@ from mlx_core.network import Network
 
 from .architectures import recogniser
 from .folder import COMPANIONS, open_folder
-from .punctuation import Punctuation
+from .punctuation import Punctuation, StreamingPunctuation
 from .vad import VAD
 
 # What else FunASR has than recognisers, by its names.
-_OTHERS: dict[str, type[Network]] = {"FsmnVADStreaming": VAD, "CTTransformer": Punctuation}
+_OTHERS: dict[str, type[Network]] = {
+    "FsmnVADStreaming": VAD,
+    **{kind.kind: kind for kind in (Punctuation, StreamingPunctuation)},
+}
 
 _DTYPES = {"float16": mx.float16, "float32": mx.float32}
 

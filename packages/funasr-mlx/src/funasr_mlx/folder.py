@@ -41,7 +41,9 @@ class Folder:
         """The tensors under the checkpoint's names. Raises MissingCheckpointError, WeightsError."""
         if (self.path / "model.pt").is_file() and not any(self.path.glob("*.safetensors")):
             file = self.path / "model.pt"
-            return state_dict_of(load_pytorch_checkpoint(file), str(file))
+            tensors = state_dict_of(load_pytorch_checkpoint(file), str(file))
+            # of a model that was wrapped for several GPUs when it was saved
+            return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
         return load_weights(self.path)
 
     def table(self, name: str) -> dict[str, Any]:
@@ -69,9 +71,10 @@ class Folder:
             return found
         if path := self.file("tokens.txt"):
             try:
-                return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+                lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
             except UnicodeDecodeError as error:
                 raise TokenizerError(f"{path} isn't UTF-8: {error}.") from error
+            return [line.rstrip() for line in lines]
         raise MissingCheckpointError(f"{self.path} has neither tokens.json nor tokens.txt. The folder is incomplete.")
 
 

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.audio import FbankConfig, compute_fbank
+from mlx_core.audio.samples import AnySamples, Samples, as_samples
 from mlx_core.config import BaseConfig
-from mlx_core.errors import AudioError, ConfigError, WeightsError
+from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 
 _Floats = npt.NDArray[np.float32]
+
+_LOUDEST = 1e9  # beyond it the power of a spectrum overflows float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +88,15 @@ class Frontend:
         """Hz."""
         return self.config.fs
 
-    def __call__(self, samples: npt.ArrayLike | mx.array) -> mx.array:
+    def __call__(self, samples: AnySamples) -> mx.array:
         """Samples `[S]` in [-1, 1] at the config's rate, mono -> features `[T, n_mels lfr_m]`; T is 0 for samples that
-        are too few for a frame. Raises AudioError for NaN or infinity.
+        are too few for a frame. Raises AudioError for NaN, infinity, or what is too large for a spectrum.
         """
         return self.normalize(self.stack(self.fbank(samples)))
 
-    def fbank(self, samples: npt.ArrayLike | mx.array) -> mx.array:
+    def fbank(self, samples: AnySamples) -> mx.array:
         """Samples -> `[frames, n_mels]`."""
-        return compute_fbank(samples, self.config.fbank())
+        return compute_fbank(check_loudness(as_samples(samples)), self.config.fbank())
 
     def stack(self, frames: mx.array) -> mx.array:
         """`[frames, n_mels] -> [ceil(frames / n), n_mels m]`: row i is the m frames around frame i n, the first and
@@ -114,6 +117,24 @@ class Frontend:
         if self.shift is None or self.scale is None:
             return rows
         return (rows + self.shift) * self.scale
+
+
+def check_loudness(samples: Samples, name: str = "samples") -> Samples:
+    """The samples, which messages call `name`. Raises AudioError for those whose spectrum would overflow."""
+    loudest = float(np.abs(samples).max(initial=0))
+    if not loudest <= _LOUDEST:
+        raise AudioError(
+            f"{name}: samples must lie between -1 and 1; found {loudest:.3g}. This is no recording, or damaged."
+        )
+    return samples
+
+
+def as_features(features: npt.ArrayLike | mx.array, width: int) -> mx.array:
+    """Features `[B, T, F]`, MLX's, NumPy's or lists, as MLX's. Raises InputError for another shape than `width` has."""
+    found = features if isinstance(features, mx.array) else mx.array(np.asarray(features, np.float32))
+    if found.ndim != 3 or found.shape[2] != width:
+        raise InputError(f"features must be [B, T, {width}]; found shape {tuple(found.shape)}.")
+    return found
 
 
 def make_frontend(config: Mapping[str, Any], mvn: Path | None) -> Frontend:

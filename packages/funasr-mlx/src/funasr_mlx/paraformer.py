@@ -19,12 +19,13 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlx_core.errors import ConfigError, InputError, WeightsError
+from mlx_core.errors import ConfigError, WeightsError
 from mlx_core.network import Network
 
 from .cif import Fired, TimestampPredictor, make_predictor
 from .decoder import DecoderConfig, ParaformerDecoder
 from .folder import table
+from .frontend import as_features
 from .sanm import SANMConfig, SANMEncoder, padding_mask
 
 Hotwords = Sequence[Sequence[int]]
@@ -120,7 +121,7 @@ class Paraformer(Network):
         return {name: value for name, value in weights.items() if not name.startswith("decoder.embed.")}
 
     def __call__(
-        self, features: mx.array, lengths: npt.ArrayLike | mx.array, hotwords: Hotwords | None = None
+        self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array, hotwords: Hotwords | None = None
     ) -> ParaformerOutput:
         """Features `[B, T, F]` of which row b has `lengths[b]`. Hotwords are of no influence here.
 
@@ -129,15 +130,16 @@ class Paraformer(Network):
         heard = self.hear(features, lengths)
         return self.output(heard, self.logits(heard, self.decode(heard)))
 
-    def encode(self, features: mx.array, lengths: npt.ArrayLike | mx.array) -> tuple[mx.array, mx.array | None]:
+    def encode(
+        self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array
+    ) -> tuple[mx.array, mx.array | None]:
         """Features `[B, T, F]` -> the speech `[B, T, D]`, and its mask `[B, T]` where it is padded."""
         width = self.encoder.encoders0[0].norm1.weight.shape[0]
-        if features.ndim != 3 or features.shape[2] != width:
-            raise InputError(f"features must be [B, T, {width}]; found shape {tuple(features.shape)}.")
+        features = as_features(features, width)
         mask = padding_mask(lengths, features.shape[0], features.shape[1])
         return self.encoder(features, mask), mask
 
-    def hear(self, features: mx.array, lengths: npt.ArrayLike | mx.array) -> Heard:
+    def hear(self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array) -> Heard:
         """As far as the acoustic embeddings."""
         encoder_out, mask = self.encode(features, lengths)
         speech = encoder_out if mask is None else mx.where(mask[..., None], encoder_out, 0)

@@ -147,14 +147,15 @@ class ParaformerStreaming(Paraformer):
         """`[1, T, F] -> [1, T, D]`."""
         config, known = state.config, list(state.encoder)
         # Those after the chunk come again with the next one. Where there are none the reference keeps nothing.
-        whole = x.shape[1] - config.after if config.after else 0
+        again = config.after or x.shape[1]
+        most = None if config.encoder_look_back < 0 else config.encoder_look_back * config.size
         for i, layer in enumerate(self.encoder.layers):
             attention = layer.self_attn
             q, k, v = attention.project(layer.norm1(x))
-            mixed = attention.mix(q, *_after(known[i], (k, v)))
+            pair = _after(known[i], (k, v))
+            mixed = attention.mix(q, *pair)
             if config.encoder_look_back:
-                most = None if config.encoder_look_back < 0 else config.encoder_look_back * config.size
-                known[i] = _latest(_after(known[i], (k[:, :whole], v[:, :whole])), most)
+                known[i] = _latest(pair, most, again)
             x = layer.finish(x, mixed + attention.fsmn_block(v))
         return self.encoder.after_norm(x), replace(state, encoder=known)
 
@@ -208,11 +209,11 @@ def _after(known: KeysValues | None, new: KeysValues) -> KeysValues:
     return mx.concatenate([known[0], new[0]], axis=1), mx.concatenate([known[1], new[1]], axis=1)
 
 
-def _latest(pair: KeysValues, most: int | None) -> KeysValues:
-    if most is None:
-        return pair
-    first = max(0, pair[0].shape[1] - most)
-    return pair[0][:, first:], pair[1][:, first:]
+def _latest(pair: KeysValues, most: int | None, again: int = 0) -> KeysValues:
+    """The last `most` frames, None for all, without the `again` that come again."""
+    stop = pair[0].shape[1] - again
+    first = 0 if most is None else max(0, stop - most)
+    return pair[0][:, first:stop], pair[1][:, first:stop]
 
 
 def make_chunks(chunk_size: Sequence[int], encoder_look_back: int, decoder_look_back: int) -> ChunkConfig:

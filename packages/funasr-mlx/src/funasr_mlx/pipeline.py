@@ -74,8 +74,8 @@ class Pipeline:
         vad_options: dict[str, Any] | None = None,
     ) -> None:
         for name, seconds in (("batch_seconds", batch_seconds), ("merge_seconds", merge_seconds)):
-            if seconds is not None and not seconds > 0:
-                raise InputError(f"{name} must be positive; found {seconds!r}.")
+            if seconds is not None and not 0 < seconds < float("inf"):
+                raise InputError(f"{name} must be positive and finite; found {seconds!r}.")
         self.asr, self.vad, self.punctuation = asr, vad, punctuation
         self._batch_seconds, self._merge_seconds = batch_seconds, merge_seconds
         self._vad_options = dict(vad_options or {})

@@ -25,7 +25,7 @@ from .architectures import recogniser
 from .contextual import ContextualParaformer
 from .ctc import collapse
 from .folder import Folder, open_folder
-from .frontend import Frontend
+from .frontend import Frontend, check_loudness
 from .paraformer import Paraformer, ParaformerOutput
 from .seaco import SeacoParaformer
 from .sensevoice import PREFIX, SenseVoiceOutput, SenseVoiceSmall
@@ -84,7 +84,9 @@ class Recognizer(ABC):
         return False
 
     @abstractmethod
-    def __call__(self, features: mx.array, lengths: npt.ArrayLike | mx.array, hotwords: Hotwords = None) -> Any:
+    def __call__(
+        self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array, hotwords: Hotwords = None
+    ) -> Any:
         """The network's output for features `[B, T, F]` of which row b has `lengths[b]`."""
 
     @abstractmethod
@@ -119,8 +121,8 @@ class Recognizer(ABC):
 def read_samples(audio: Audio, rate: int, sample_rate: int | None = None) -> npt.NDArray[np.float32]:
     """A file, or samples `[S]` or `[S, channels]` at `sample_rate`, as `[S]` at `rate` Hz. Raises AudioError."""
     if isinstance(audio, (str, os.PathLike)):
-        return load_audio(audio, rate)
-    samples = as_samples(audio)
+        return check_loudness(load_audio(audio, rate), str(audio))
+    samples = check_loudness(as_samples(audio))
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
     if samples.ndim != 1:
@@ -149,7 +151,11 @@ class ParaformerRecognizer(Recognizer):
         return isinstance(self.network, (SeacoParaformer, ContextualParaformer))
 
     def __call__(
-        self, features: mx.array, lengths: npt.ArrayLike | mx.array, hotwords: Hotwords = None, **options: Any
+        self,
+        features: npt.ArrayLike | mx.array,
+        lengths: npt.ArrayLike | mx.array,
+        hotwords: Hotwords = None,
+        **options: Any,
     ) -> ParaformerOutput:
         """The network's output for features `[B, T, F]` of which row b has `lengths[b]`.
 
@@ -162,8 +168,13 @@ class ParaformerRecognizer(Recognizer):
         if hotwords is None:
             return None
         ids: list[list[int]] = []
-        for word in hotwords.split() if isinstance(hotwords, str) else hotwords:
-            ids.append(self.vocabulary.encode(word) if isinstance(word, str) else list(word))
+        try:
+            for word in hotwords.split() if isinstance(hotwords, str) else hotwords:
+                ids.append(self.vocabulary.encode(word) if isinstance(word, str) else list(word))
+        except TypeError as error:
+            raise InputError(
+                f"hotwords must be text, or a list of words, each as text or as a list of ids; found {hotwords!r:.100}."
+            ) from error
         if not ids:
             return None
         none = [int(getattr(self.network, "sos", 1))]
@@ -218,7 +229,7 @@ class SenseVoiceRecognizer(Recognizer):
 
     def __call__(
         self,
-        features: mx.array,
+        features: npt.ArrayLike | mx.array,
         lengths: npt.ArrayLike | mx.array,
         hotwords: Hotwords = None,
         *,

@@ -60,7 +60,7 @@ class SeacoParaformer(BiCifParaformer):
 
     def __call__(
         self,
-        features: mx.array,
+        features: npt.ArrayLike | mx.array,
         lengths: npt.ArrayLike | mx.array,
         hotwords: Hotwords | None = None,
         *,

@@ -22,6 +22,7 @@ from mlx_core.errors import InputError
 from mlx_core.network import Network
 
 from .ctc import align, collapse
+from .frontend import as_features
 from .paraformer import first_size, section, setting
 from .sanm import SANMConfig, SANMEncoder, padding_mask
 
@@ -95,7 +96,7 @@ class SenseVoiceSmall(Network):
 
     def __call__(
         self,
-        features: mx.array,
+        features: npt.ArrayLike | mx.array,
         lengths: npt.ArrayLike | mx.array,
         language: str | int = "auto",
         itn: bool = False,
@@ -106,8 +107,7 @@ class SenseVoiceSmall(Network):
         Raises InputError.
         """
         width = self.embed.weight.shape[-1]
-        if features.ndim != 3 or features.shape[2] != width:
-            raise InputError(f"features must be [B, T, {width}]; found shape {tuple(features.shape)}.")
+        features = as_features(features, width)
         B, T, _ = features.shape
         padding_mask(lengths, B, T)  # refuses what doesn't fit
         counts = np.asarray(lengths).astype(np.int64) + PREFIX

@@ -29,7 +29,7 @@ from mlx_core.errors import AudioError, ConfigError, InputError
 from mlx_core.network import Network, check_sizes
 
 from .folder import open_folder, table
-from .frontend import Frontend, make_frontend
+from .frontend import Frontend, as_features, make_frontend
 from .online import OnlineFrontend
 from .vad_detector import Detector, VADOptions
 
@@ -114,13 +114,12 @@ class VAD(Network):
         _check_times(options, frontend)
         return cls(sizes, options, frontend)
 
-    def __call__(self, features: mx.array, cache: Cache | None = None) -> mx.array:
+    def __call__(self, features: npt.ArrayLike | mx.array, cache: Cache | None = None) -> mx.array:
         """Features `[B, T, F]` -> probabilities `[B, T, classes]`.
 
         cache: of `make_cache`, for one chunk after the other; it's changed. Raises InputError for other shapes.
         """
-        if features.ndim != 3 or features.shape[-1] != self.config.input_dim:
-            raise InputError(f"features must be [B, T, {self.config.input_dim}]; found {list(features.shape)}.")
+        features = as_features(features, self.config.input_dim)
         return self.encoder(features, self.make_cache(features.shape[0]) if cache is None else cache)
 
     def make_cache(self, batch: int = 1) -> Cache:

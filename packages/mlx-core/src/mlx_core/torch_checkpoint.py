@@ -72,8 +72,7 @@ def state_dict_of(checkpoint: Any, source: str) -> dict[str, mx.array]:
     """
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
-            checkpoint = checkpoint[name]
-            break
+            checkpoint = checkpoint[name]  # one inside the other, too
     if not isinstance(checkpoint, dict):
         raise WeightsError(f"{source} holds a {type(checkpoint).__name__}; expected a dict of tensors by name.")
     for name, value in checkpoint.items():
