@@ -10,6 +10,7 @@ import soundfile
 from gpt_sovits_mlx import cloning
 from gpt_sovits_mlx.bench import randomised
 from gpt_sovits_mlx.bert import ChineseRoberta, ChineseRobertaConfig
+from gpt_sovits_mlx.bigvgan import BigVGAN
 from gpt_sovits_mlx.cloning import VoiceCloner, load_reference
 from gpt_sovits_mlx.decoding import Sampling
 from gpt_sovits_mlx.features import reference_spectrogram
@@ -18,8 +19,10 @@ from gpt_sovits_mlx.generation import Guard, generate
 from gpt_sovits_mlx.hubert import CNHubert, CNHubertConfig
 from gpt_sovits_mlx.models import Models, Vocabulary, find, load_models
 from gpt_sovits_mlx.sovits import SoVITS, SoVITSConfig
+from gpt_sovits_mlx.sovits_v3 import SoVITSV3
 from gpt_sovits_mlx.t2s import T2S, Sentence, T2SConfig
 from gpt_sovits_mlx.text import TextFrontend
+from gpt_sovits_mlx.vocoder import HiFiGAN
 from gpt_sovits_mlx.voices import VoiceLibrary
 from mlx_core.audio import load_audio, save_wav
 from mlx_core.errors import AudioError, ConfigError, InputError, MissingCheckpointError, WeightsError
@@ -170,6 +173,25 @@ def test_progress_and_long_texts(cloner, monkeypatch):
     assert len(speech.segments) == 8
 
 
+@pytest.mark.parametrize(("version", "kind"), [("v3", BigVGAN), ("v4", HiFiGAN)])
+def test_v3_and_v4(models, reference, golden, weights, tmp_path, version, kind):
+    config, name = golden(f"sovits_{version}")[0], f"sovits_{version}"
+    sovits = SoVITSV3.from_state_dict(config["hps"], weights(name))
+    vocoder = kind.from_state_dict(config["vocoder"], weights(name, "vocoder_weights"))
+    networks = Models(models.t2s, sovits, models.hubert, models.bert, models.vocabulary, vocoder=vocoder)
+    cloner = VoiceCloner(networks, guard=Guard(retries=0))
+    with pytest.raises(InputError, match="prompt_text"):
+        cloner.set_reference_audio(reference)
+    voice = cloner.set_reference_audio(reference, "今天天气很好", "zh")
+    options = {"seed": 3, "max_tokens": 12, "steps": 1}
+    whole = cloner.synthesize("Hello. You?", **options)
+    assert whole.sample_rate == vocoder.sample_rate
+    VoiceLibrary(tmp_path).add("a", voice)
+    cloner.use_voice("a", tmp_path)
+    chunks = [chunk.samples for chunk in cloner.stream("Hello. You?", **options)]
+    np.testing.assert_allclose(np.concatenate(chunks), whole.samples, atol=1e-5)
+
+
 def test_without_a_prompt_and_with_several_references(models, reference, tmp_path):
     cloner = VoiceCloner(models)
     voice = cloner.set_reference_audio([reference, recording(tmp_path / "b.wav", 4, 16000, seed=1)])
@@ -197,11 +219,25 @@ def test_references_too_short_or_long(models, tmp_path):
         cloner.set_reference_audio(tmp_path / "none.wav")
 
 
+def test_what_says_nothing_is_no_prompt(models, reference):
+    with pytest.raises(InputError, match="nothing to speak in prompt_text"):
+        VoiceCloner(models).set_reference_audio(reference, "...")
+
+
+def test_options_are_refused_before_anything_is_drawn(cloner, monkeypatch):
+    monkeypatch.setattr(cloning, "generate", None)
+    for options in ({"speed": 20}, {"steps": 4}):
+        with pytest.raises(InputError):
+            cloner.stream("Hello.", seed=1, **options)
+
+
 def test_a_library_keeps_voices(models, cloner, tmp_path):
     library = VoiceLibrary(tmp_path / "voices")
     assert library.names() == []
     folder = library.add("narrator", cloner.voice)
     assert sorted(path.name for path in folder.iterdir()) == ["voice.json", "voice.safetensors"]
+    (tmp_path / "voices" / ".other.tmp").mkdir()
+    (tmp_path / "voices" / ".other.tmp" / "voice.json").touch()  # a voice whose making was cut short
     assert list(library.describe()) == [{"name": "narrator", "version": "v2", "language": "zh", "text": "今天天气很好"}]
     again = VoiceCloner(models, guard=Guard(retries=0))
     again.use_voice("narrator", tmp_path / "voices")
@@ -259,6 +295,8 @@ def test_what_is_missing_is_said(models, reference):
         Models(models.t2s, pro, models.hubert)
     with pytest.raises(ConfigError, match="phones"):
         Models(T2S(T2SConfig(phoneme_vocab_size=512, n_layer=1)), models.sovits, models.hubert)
+    with pytest.raises(ConfigError, match="phones"):
+        Models(models.t2s, SoVITS(models.sovits.config, 322, speaker=False), models.hubert)
 
 
 def test_networks_are_found_by_name(models, tmp_path):
@@ -275,6 +313,21 @@ def test_networks_are_found_by_name(models, tmp_path):
         find(tmp_path, "sovits")
     with pytest.raises(InputError, match="no network"):
         load_models(tmp_path, paths={"t3s": "x"})
+
+
+def test_networks_of_v3_and_v4_lie_side_by_side(tmp_path):
+    bigvgan = tmp_path / "models--nvidia--bigvgan_v2_24khz_100band_256x"
+    bigvgan.mkdir()
+    for name in ("s2Gv3.pth", "vocoder.pth"):
+        (tmp_path / name).touch()
+    assert find(tmp_path, "sovits").name == "s2Gv3.pth"  # nothing else is there that could be meant
+    (tmp_path / "s2Gv4.pth").touch()
+    assert [find(tmp_path, "vocoder", version) for version in ("v3", "v4")] == [bigvgan, tmp_path / "vocoder.pth"]
+    assert [find(tmp_path, "base", version).name for version in ("v3", "v4")] == ["s2Gv3.pth", "s2Gv4.pth"]
+    with pytest.raises(InputError, match=r"s2Gv3\.pth, s2Gv4\.pth"):
+        find(tmp_path, "sovits")
+    (tmp_path / "mine.pth").touch()
+    assert find(tmp_path, "sovits").name == "mine.pth"
 
 
 def test_folders_load_as_they_were(models, cloner, tmp_path):
@@ -304,6 +357,12 @@ def test_sound_files(tmp_path, ending):
     if ending in ("wav", "flac"):
         np.testing.assert_allclose(samples, tone, atol=1e-4)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_long_silence_is_written_piece_by_piece(tmp_path):
+    with sound_file(tmp_path / "a.ogg", 48000) as write:
+        write(np.zeros(60 * 48000, np.float32))  # at once, libsndfile's stack overflows
+    assert soundfile.info(tmp_path / "a.ogg").frames == 60 * 48000
 
 
 def test_an_interrupted_file_is_not_left_behind(tmp_path):

@@ -23,6 +23,7 @@ from mlx_core.audio import load_wav, resample
 from mlx_core.audio.reference import HUBERT_RATE, HUBERT_SILENCE_SAMPLES
 from mlx_core.errors import AudioError, InputError
 
+from .base import check_speed
 from .decoding import Sampling
 from .features import reference_spectrogram, speaker_fbank
 from .generation import Attempt, Guard, Semantics, Verdict, generate
@@ -40,6 +41,8 @@ OnProgress = Callable[[int, int], None]
 LEAST_SECONDS, MOST_SECONDS = 3.0, 10.0
 PAUSE_SECONDS = 0.3
 BATCH_SENTENCES = 8
+PUNCTUATION = "!?…,.-"
+"""Phones that are silent."""
 _QUIET_MS = 100
 _ENDS = "。．.！!？?…,，、;；:：~-"
 
@@ -191,7 +194,7 @@ class VoiceCloner:
             # what isn't ended goes on into the text that is to be spoken
             ended = text if text[-1] in _ENDS else text + "."
             said = self.models.text.utterance(ended, prompt_language or "auto")
-            if not said.ids:
+            if all(phone in PUNCTUATION for phone in said.phones):
                 raise InputError(f"there is nothing to speak in prompt_text {text!r:.60}. Leave it out if that is so.")
             phones, bert = said.ids, self.models.bert_features(said)
             heard = np.pad(_at(samples, rate, HUBERT_RATE), (0, HUBERT_SILENCE_SAMPLES))
@@ -305,6 +308,9 @@ class VoiceCloner:
             raise InputError(f"pause_s must be from 0 to 60 seconds; found {pause_s!r}.")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise InputError(f"seed must be an integer in [0, 2**63), or None for a fresh one; found {seed!r}.")
+        check_speed(speed)
+        if steps is not None and isinstance(self.models.sovits, SoVITS):
+            raise InputError(f"steps are of v3's and v4's solver; this is {self.models.version}. Leave them out.")
         utterances = self.models.text(text, language, split=split)
         tail = [_sentence_seed(seed, at) for at in range(len(utterances))]
         sentences = [_Sentence(*pair) for pair in zip(utterances, tail, strict=True)]
@@ -377,8 +383,6 @@ class VoiceCloner:
             return
         sovits, phones = self.models.sovits, list(utterance.ids)
         if isinstance(sovits, SoVITS):
-            if steps is not None:
-                raise InputError(f"steps are of v3's and v4's solver; this is {sovits.version}. Leave them out.")
             latent = sovits.latent(list(tokens), phones, voice.timbre)
             chunks = sovits.speak_chunks(latent, voice.timbre, speed=speed, seed=seed)
         else:

@@ -171,6 +171,8 @@ def _remove_voice(args: argparse.Namespace) -> int:
 def _cloner(args: argparse.Namespace, text: str) -> VoiceCloner:
     from .cloning import VoiceCloner
 
+    if args.voice is not None and (args.demo or args.reference or args.prompt_text):
+        raise InputError("--voice is all that is said of a voice: leave --demo, --reference and --prompt-text out.")
     if args.demo:
         return _demo(args, text)
     if args.models is None:

@@ -20,6 +20,9 @@ FORMATS: dict[str, tuple[str, str]] = {
 }
 """What a file's ending says, as libsndfile has it."""
 
+_MOST_SAMPLES = 2**14
+"""Written at once: libsndfile puts what it hands to Vorbis on the stack, which a minute of silence overflows."""
+
 Write = Callable[[npt.NDArray[np.float32]], None]
 
 
@@ -48,7 +51,12 @@ def sound_file(path: str | Path, sample_rate: int) -> Iterator[Write]:
             whole_file(path) as temporary,
             soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype, format=container) as sound,
         ):
-            yield lambda samples: sound.write(samples)
+
+            def write(samples: npt.NDArray[np.float32]) -> None:
+                for start in range(0, len(samples), _MOST_SAMPLES):
+                    sound.write(samples[start : start + _MOST_SAMPLES])
+
+            yield write
             sound.close()  # before it takes its name
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path} can't be written: {error}") from error

@@ -7,8 +7,8 @@
 | CNHubert | `hubert/`, `chinese-hubert-base/` |
 | Chinese RoBERTa | `bert/`, `chinese-roberta-wwm-ext-large/`: for Chinese text |
 | speaker net | `speaker/`, `pretrained_eres2netv2w24s4ep4.ckpt`, also in `sv/`: for v2Pro and v2ProPlus |
-| vocoder | `vocoder/`, `vocoder.pth`, also in `gsv-v4-pretrained/`, `bigvgan_v2_24khz_100band_256x/`: for v3 and v4 |
-| base of a LoRA | `sovits-base/`, `s2Gv3.pth`, `s2Gv4.pth`, also in `gsv-v4-pretrained/`: for a LoRA of v3 or v4 |
+| vocoder | `vocoder/`; v4: `vocoder.pth`, also in `gsv-v4-pretrained/`; v3: `bigvgan_v2_24khz_100band_256x/` |
+| base of a LoRA | `sovits-base/`, `s2Gv3.pth`, `s2Gv4.pth`, also in `gsv-v4-pretrained/`: of its version |
 | g2pW | `g2pw/`, `G2PWModel/`: for characters with several readings, if wanted |
 
 Folders are what `convert` writes, or the hub's; files are as they were released.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,18 +38,25 @@ from .t2s import T2S
 from .text import Polyphones, TextFrontend, Utterance, bert_inputs
 from .vocoder import HiFiGAN, MelVocoder
 
+# Phones of SoVITS v1, and of the text-to-semantic network of later versions: they number them alike, and mean others.
+_MIXED = (322, 732)
 _BIGVGAN = "bigvgan_v2_24khz_100band_256x"
+_V3_VOCODERS = (_BIGVGAN, f"models--nvidia--{_BIGVGAN}")
+_V4_VOCODERS = ("vocoder.pth", "gsv-v4-pretrained/vocoder.pth")
+_V3_BASES, _V4_BASES = ("s2Gv3.pth",), ("s2Gv4.pth", "gsv-v4-pretrained/s2Gv4.pth")
 NAMES: dict[str, tuple[str, ...]] = {
     "t2s": ("t2s", "*.ckpt"),
     "sovits": ("sovits", "*.pth"),
     "hubert": ("hubert", "chinese-hubert-base"),
     "bert": ("bert", "chinese-roberta-wwm-ext-large"),
     "speaker": ("speaker", "pretrained_eres2netv2w24s4ep4.ckpt", "sv/pretrained_eres2netv2w24s4ep4.ckpt"),
-    "vocoder": ("vocoder", "vocoder.pth", "gsv-v4-pretrained/vocoder.pth", _BIGVGAN, f"models--nvidia--{_BIGVGAN}"),
-    "base": ("sovits-base", "s2Gv3.pth", "s2Gv4.pth", "gsv-v4-pretrained/s2Gv4.pth"),
+    "vocoder": ("vocoder", *_V3_VOCODERS, *_V4_VOCODERS),
+    "base": ("sovits-base", *_V3_BASES, *_V4_BASES),
     "g2pw": ("g2pw", "G2PWModel"),
 }
 """Where each network is looked for, in this order; `*.ckpt` and `*.pth` match what no other network is named."""
+_OF_OTHERS = {"v3": {*_V4_VOCODERS, *_V4_BASES}, "v4": {*_V3_VOCODERS, *_V3_BASES}}
+"""What isn't looked for, since it is of the other version."""
 
 
 class Vocabulary:
@@ -99,7 +106,7 @@ class Models:
 
     def __post_init__(self) -> None:
         symbols, known = self.sovits.enc_p.text_embedding.weight.shape[0], self.t2s.config.phoneme_vocab_size
-        if known < symbols:
+        if known < symbols or (symbols, known) == _MIXED:
             raise ConfigError(
                 f"the text-to-semantic network knows {known} phones, SoVITS {symbols}: they are of different versions."
             )
@@ -158,16 +165,22 @@ class Models:
         return mx.concatenate([*parts, mx.zeros((len(utterance.ids) - at, width))])
 
 
-def find(models_dir: str | Path, network: str) -> Path | None:
-    """Where a network is in the folder, None for nowhere. Raises InputError where several could be meant."""
+def find(models_dir: str | Path, network: str, version: str | None = None) -> Path | None:
+    """Where a network is in the folder, None for nowhere. Raises InputError where several could be meant.
+
+    version: v3 or v4, whose vocoder or base isn't the other's. A base that stands alone is the SoVITS itself.
+    """
     folder = Path(models_dir)
     named = {name for names in NAMES.values() for name in names if "*" not in name}
-    for name in NAMES[network]:
+    names = [name for name in NAMES[network] if name not in _OF_OTHERS.get(version or "", ())]
+    for name in names:
         if "*" not in name:
             if (path := folder / name).exists():
                 return path
             continue
         found = sorted(path for path in folder.glob(name) if path.name not in named)
+        if network == "sovits" and not found:
+            found = [path for base in NAMES["base"] if (path := folder / base).exists()]
         if len(found) > 1:
             raise InputError(
                 f"{folder} holds several files for {network}: {', '.join(path.name for path in found)}. Say which one by "
@@ -192,16 +205,16 @@ def load_models(
     if not folder.is_dir():
         raise MissingCheckpointError(f"{folder} is no folder. Give one that holds the models.")
 
-    def where(network: str) -> Path | None:
-        return given.get(network) or find(folder, network)
+    def where(network: str, version: str | None = None) -> Path | None:
+        return given.get(network) or find(folder, network, version)
 
-    def needed(network: str) -> Path:
-        path = where(network)
+    def needed(network: str, version: str | None = None) -> Path:
+        path = where(network, version)
         if path is None:
             raise MissingCheckpointError(f"{folder} has no {network}: expected one of {', '.join(NAMES[network])}.")
         return path
 
-    sovits = load_sovits(needed("sovits"), where("base"), dtype=dtype)
+    sovits = load_sovits(needed("sovits"), lambda version: where("base", version), dtype=dtype)
     bert, speaker, g2pw = where("bert"), where("speaker"), where("g2pw")
     is_pro = isinstance(sovits, SoVITS) and sovits.has_speaker
     return Models(
@@ -211,18 +224,23 @@ def load_models(
         None if bert is None else ChineseRoberta.load(bert, dtype=dtype),
         None if bert is None else Vocabulary.load(bert),
         ERes2NetV2.load(speaker, dtype=dtype) if is_pro and speaker is not None else None,
-        _load_vocoder(sovits, needed("vocoder"), dtype) if isinstance(sovits, SoVITSV3) else None,
+        _load_vocoder(sovits, needed("vocoder", sovits.version), dtype) if isinstance(sovits, SoVITSV3) else None,
         _load_g2pw(g2pw) if g2pw is not None else None,
     )
 
 
-def load_sovits(path: Path, base: Path | None = None, *, dtype: mx.Dtype | str | None = None) -> SoVITS | SoVITSV3:
-    """A SoVITS of any version, from a released file or a folder. base: what a LoRA was trained on."""
+def load_sovits(
+    path: Path, base: Callable[[str], Path | None] = lambda version: None, *, dtype: mx.Dtype | str | None = None
+) -> SoVITS | SoVITSV3:
+    """A SoVITS of any version, from a released file or a folder. base: what a LoRA of v3 or v4 was trained on."""
     if path.is_dir():
-        flow = read_json(path / "config.json").get("model_type") == SoVITSV3.model_type
+        flow, version = read_json(path / "config.json").get("model_type") == SoVITSV3.model_type, ""
     else:
-        flow = read_released(path).sovits_version.startswith(("v3", "v4"))
-    return SoVITSV3.load(path, base=base, dtype=dtype) if flow else SoVITS.load(path, dtype=dtype)
+        version = read_released(path).sovits_version
+        flow = version.startswith(("v3", "v4"))
+    if not flow:
+        return SoVITS.load(path, dtype=dtype)
+    return SoVITSV3.load(path, base=base(version.removesuffix("-lora")), dtype=dtype)
 
 
 def _load_vocoder(sovits: SoVITSV3, path: Path, dtype: mx.Dtype | str | None) -> MelVocoder:

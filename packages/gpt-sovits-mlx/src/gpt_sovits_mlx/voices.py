@@ -133,7 +133,8 @@ class VoiceLibrary:
 
     def names(self) -> list[str]:
         """The voices' names, in order."""
-        return sorted(path.parent.name for path in self.folder.glob("*/voice.json"))
+        found = (path.parent.name for path in self.folder.glob("*/voice.json"))
+        return sorted(name for name in found if _NAME.fullmatch(name))  # not one that was being written
 
     def describe(self) -> Iterator[dict[str, Any]]:
         """Name, version, language and text of each voice."""
