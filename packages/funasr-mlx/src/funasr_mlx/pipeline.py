@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_core.audio.samples import quietest_place
 from mlx_core.errors import InputError, MLXCoreError
 
 from .punctuation import Punctuation
@@ -231,10 +232,7 @@ def quiet_cuts(samples: _Samples, rate: int, max_seconds: float) -> list[int]:
     cuts = [0]
     while len(samples) - cuts[-1] > longest:
         first = cuts[-1] + int(longest * (1 - _SEARCH_SHARE))
-        searched = samples[first : cuts[-1] + longest].astype(np.float64)
-        sums = np.concatenate([[0.0], np.cumsum(np.square(searched))])
-        quietest = int(np.argmin(sums[window:] - sums[:-window]))
-        cuts.append(first + quietest + window // 2)
+        cuts.append(first + quietest_place(samples[first : cuts[-1] + longest], window))
     return [*cuts, len(samples)] if len(samples) else [0]
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from mlx_core.audio import load_wav, resample
 from mlx_core.audio.reference import HUBERT_RATE, HUBERT_SILENCE_SAMPLES
+from mlx_core.audio.samples import quietest_place
 from mlx_core.errors import AudioError, InputError
 
 from .base import check_speed
@@ -423,9 +424,7 @@ def load_reference(path: str | os.PathLike[str], *, trim: bool = False, said: bo
         )
     window = max(1, rate * _QUIET_MS // 1000)
     first, last = int(0.7 * MOST_SECONDS * rate), int(MOST_SECONDS * rate)
-    sums = np.concatenate([[0.0], np.cumsum(np.square(samples[first:last].astype(np.float64)))])
-    quietest = int(np.argmin(sums[window:] - sums[:-window]))
-    return samples[: first + quietest + window // 2], rate
+    return samples[: first + quietest_place(samples[first:last], window)], rate
 
 
 def _at(samples: Samples, rate: int, wanted: int) -> Samples:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from .bert import ChineseRoberta
 from .bigvgan import BigVGAN
 from .hubert import CNHubert
 from .released import read_released
-from .sovits import SoVITS
+from .sovits import SAMPLE_RATE, SoVITS
 from .sovits_v3 import SoVITSV3
 from .speaker import ERes2NetV2
 from .t2s import T2S
@@ -135,8 +135,6 @@ class Models:
     @property
     def sample_rate(self) -> int:
         """Hz, of what is spoken."""
-        from .sovits import SAMPLE_RATE
-
         return SAMPLE_RATE if self.vocoder is None else self.vocoder.sample_rate
 
     @functools.cached_property
@@ -251,8 +249,3 @@ def _load_g2pw(path: Path) -> Polyphones:
     from .text import G2PW
 
     return G2PW(path)
-
-
-def names_of(network: str) -> Sequence[str]:
-    """Where a network is looked for."""
-    return NAMES[network]

@@ -58,3 +58,9 @@ def check_rate(rate: int, name: str = "the sample rate") -> None:
     """AudioError unless `rate` is a number of Hz that makes sense."""
     if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or not 0 < rate <= MAX_RATE:
         raise AudioError(f"{name} must be a whole number of Hz from 1 to {MAX_RATE}, found {rate!r}.")
+
+
+def quietest_place(samples: Samples, window: int) -> int:
+    """Where samples `[S]` are best cut: the middle of the `window` samples in a row, 1 to S, with the least energy."""
+    sums = np.concatenate([[0.0], np.cumsum(np.square(samples.astype(np.float64)))])
+    return int(np.argmin(sums[window:] - sums[:-window])) + window // 2
