@@ -32,11 +32,12 @@ from .vocoder import HiFiGAN, MelVocoder, MelVocoderConfig
 
 REFERENCE_S = 6.0
 SPEECH_S = 5.0
+SENTENCE_S = 2.0
 _PHONES_PER_S = 10
 _CHARACTERS_PER_S = 5
 N = TypeVar("N", bound=Network)
 _FRONT = ("hubert", "bert", "voice", "t2s")
-STAGES = (*_FRONT, "speaker", "sovits", "features", "flow", "vocoder")
+STAGES = (*_FRONT, "speaker", "sovits", "features", "flow", "vocoder", "first")
 SOVITS_CONFIGS: dict[str, dict[str, Any]] = {
     "v1": {"version": "v1"},
     "v2": {"version": "v2"},
@@ -71,10 +72,12 @@ class Timing:
 
 
 def stages_of(version: str) -> tuple[str, ...]:
-    """The stages of a version: v3 and v4 have a flow and a vocoder apart, v2Pro a speaker net."""
+    """The stages of a version: v3 and v4 have a flow and a vocoder apart, v2Pro a speaker net. "first" is the first
+    packet of a stream: a sentence of 2 s, from its text on.
+    """
     if version in ("v3", "v4"):
-        return (*_FRONT, "features", "flow", "vocoder")
-    return (*_FRONT, "speaker", "sovits") if "Pro" in version else (*_FRONT, "sovits")
+        return (*_FRONT, "features", "flow", "vocoder", "first")
+    return (*_FRONT, "speaker", "sovits", "first") if "Pro" in version else (*_FRONT, "sovits", "first")
 
 
 def released_sovits(version: str) -> SoVITS | SoVITSV3:
@@ -194,6 +197,8 @@ def _stage(stage: str, version: str, steps: int | None) -> tuple[float, Callable
     phones = rng.integers(0, 322, int(SPEECH_S * _PHONES_PER_S))
     if stage == "vocoder":
         return _vocoder_stage(version, rng)
+    if stage == "first":
+        return _first_packet(version, spectrogram, steps)
     sovits = randomised(released_sovits(version))
     if isinstance(sovits, SoVITSV3):
         return _flow_stage(stage, sovits, spectrogram, codes, phones, steps)
@@ -205,6 +210,39 @@ def _stage(stage: str, version: str, steps: int | None) -> tuple[float, Callable
     voice = sovits.voice([spectrogram], speakers)
     mx.eval(voice)
     return codes.size * 2 * 640 / SAMPLE_RATE, lambda: mx.eval(sovits.decode(codes, phones, voice))
+
+
+def _first_packet(version: str, spectrogram: mx.array, steps: int | None) -> tuple[float, Callable[[], Any]]:
+    from .cloning import VoiceCloner
+    from .generation import Guard
+    from .models import Models
+    from .voices import Voice, fingerprint
+
+    rng = np.random.default_rng(2)
+    sovits = randomised(released_sovits(version))
+    t2s = randomised(T2S(T2SConfig(phoneme_vocab_size=512 if version == "v1" else 732)))
+    hubert = randomised(CNHubert(CNHubertConfig(num_hidden_layers=1)))  # which a voice that is there doesn't need
+    tokens, phones = mx.array(rng.integers(0, CODES, int(REFERENCE_S * 25))), rng.integers(0, 322, 60)
+    prompt = vocoder = speaker = None
+    if isinstance(sovits, SoVITSV3):
+        timbre, vocoder = sovits.voice([spectrogram]), randomised(released_vocoder(version))
+        heard = 0.1 * rng.standard_normal(int(REFERENCE_S * sovits.mel_config.sample_rate)).astype(np.float32)
+        prompt = sovits.prompt(tokens, phones, timbre, sovits.mel(heard))
+    else:
+        speakers = [mx.array(rng.standard_normal(SPEAKER_WIDTH).astype(np.float32))] if sovits.has_speaker else None
+        timbre = sovits.voice([spectrogram], speakers)
+        speaker = ERes2NetV2(ERes2NetV2Config()) if sovits.has_speaker else None
+    models = Models(t2s, sovits, hubert, speaker=speaker, vocoder=vocoder)
+    cloner = VoiceCloner(models, guard=Guard(retries=0))
+    said = tuple(int(phone) for phone in phones)
+    cloner.voice = Voice(timbre, tokens, said, None, prompt, "", "en", version, fingerprint(models))
+    t2s.ar_predict_layer.weight[t2s.config.EOS] = 0.0
+
+    def first() -> None:
+        options: dict[str, Any] = {"max_tokens": int(SENTENCE_S * 25), "steps": steps if prompt else None}
+        next(cloner.stream("Hello there my friend.", language="en", split="cut0", seed=0, **options))
+
+    return SENTENCE_S, first
 
 
 def _vocoder_stage(version: str, rng: np.random.Generator) -> tuple[float, Callable[[], Any]]:
