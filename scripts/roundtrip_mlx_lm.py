@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx_lm
 
 from mlx_core import convert_model, load_model, save_model
-from mlx_core.registry import find_architecture
+from mlx_core.models import find_architecture
 from mlx_core.testing import byte_tokenizer, randomize
 
 ROOT = Path(__file__).parents[1]

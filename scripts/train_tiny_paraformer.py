@@ -42,7 +42,7 @@ from funasr_mlx.frontend import Frontend, make_frontend
 from funasr_mlx.paraformer import Paraformer
 from funasr_mlx.wording import join_tokens
 from mlx_core.errors import ConversionError, MLXCoreError
-from mlx_core.network import Conv1d
+from mlx_core.models import Conv1d
 
 WIDTH = 128
 CONFIGURATION: dict[str, Any] = {

@@ -25,13 +25,13 @@ from gpt_sovits_mlx import ChineseRoberta, CNHubert
 from gpt_sovits_mlx.bench import bert_input, hubert_input, randomised
 from gpt_sovits_mlx.bert import ChineseRobertaConfig
 from gpt_sovits_mlx.hubert import CNHubertConfig
-from gpt_sovits_mlx.network import Network
+from gpt_sovits_mlx.network import CheckpointModule
 from mlx_core import backend
 
 Pair = tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]
 
 
-def tensors(network: Network, names: set[str]) -> dict[str, Any]:
+def tensors(network: CheckpointModule, names: set[str]) -> dict[str, Any]:
     """The network's weights that the peer has a place for."""
     state = network.state_dict()
     return {

@@ -19,8 +19,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_core import backend, conv1d, conv2d, conv_transpose1d, stream_generate
-from mlx_core.activations import gelu, mish
-from mlx_core.attention import attend_to_all
+from mlx_core.ops import bidirectional_attention, gelu, mish
 from qwen3_mlx import demo_model, load_model
 
 OFF: dict[str, Any] = {"fast_blas": False, "one_row": False, "fast_convolutions": False, "fast_elementwise": False}
@@ -87,7 +86,7 @@ def cases(with_model: bool) -> dict[str, Callable[[], float]]:
         "conv_transpose1d 512 -> 256, k 16, stride 8": timed(lambda: conv_transpose1d(x, up, stride=8, padding=4)),
         "gelu 500 x 3072": timed(lambda: gelu(up_projected)),
         "mish 500 x 3072": timed(lambda: mish(up_projected)),
-        "attention 12 x 500 x 64": timed(lambda: attend_to_all(heads, heads, heads, scale=0.125)),
+        "attention 12 x 500 x 64": timed(lambda: bidirectional_attention(heads, heads, heads, scale=0.125)),
         "conv2d 32 -> 32, 3 x 3, 80 x 100": timed(lambda: conv2d(image, square, padding=1)),
     }
     if with_model:

@@ -14,7 +14,7 @@ import statistics
 from pathlib import Path
 
 from mlx_core import DraftModel, PromptLookup, generate, load, load_model
-from mlx_core.speculative import Draft
+from mlx_core.generation import Draft
 
 CODE = """def load_records(path):
     records = []

@@ -12,9 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_core import load_tokenizer
-from mlx_core.projections import split_parameters
-from mlx_core.quantization import quantize_model
-from mlx_core.registry import find_architecture, installed_model_types
+from mlx_core.models import find_architecture, installed_model_types, quantize_model, split_parameters
 from mlx_core.testing import byte_tokenizer, randomize
 
 from . import formats

@@ -17,10 +17,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_core import load_model, load_prompt_cache, load_tokenizer, template_sandbox
+from mlx_core import load_model, load_prompt_cache, load_tokenizer
+from mlx_core.checkpoints import load_pytorch_checkpoint, load_safetensors, load_weights
 from mlx_core.errors import MLXCoreError
-from mlx_core.torch_checkpoint import load_pytorch_checkpoint
-from mlx_core.weights import load_safetensors, load_weights
+from mlx_core.text import template_sandbox
 
 from . import examples, formats, mutations, programs
 from .examples import Files

@@ -7,7 +7,7 @@
     uv run scripts/record_golden/gguf_blocks.py
 
 Writes into packages/mlx-core/tests/goldens/gguf/: `tiny.gguf`, a file by gguf's own writer with every type of
-metadata and two rows of random blocks of every kind that `mlx_core.gguf_blocks` reads; `weights.npz`, those rows as
+metadata and two rows of random blocks of every kind that `mlx_core.checkpoints.gguf.blocks` reads; `weights.npz`, those rows as
 gguf dequantises them; and `facts.json`: the metadata, the sizes of all kinds of tensors, and what each tensor of an
 architecture is called.
 """

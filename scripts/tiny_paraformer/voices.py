@@ -22,7 +22,7 @@ import numpy.typing as npt
 from funasr_mlx.frontend import FrontendConfig
 from mlx_core.audio import compute_fbank, resample
 from mlx_core.errors import AudioError, MissingCheckpointError
-from mlx_core.writing import whole_file
+from mlx_core.files import atomic_file
 
 from .words import CHINESE, ENGLISH, Word, ids, sentence
 
@@ -157,7 +157,7 @@ def _voice(speaker: Speaker, rng: np.random.Generator, fluent: int, cache: Path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         spoken = [np.array(compute_fbank(speaker.say(*pair), config)) for pair in zip(said, pauses, strict=True)]
         frames, lengths = np.concatenate(spoken).astype(np.float16), np.array([len(clip) for clip in spoken])
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             np.savez(temporary, frames=frames, lengths=lengths)
     parts = np.split(frames.astype(np.float32), np.cumsum(lengths)[:-1])
     clips = [Clip(part, tuple(ids(words))) for part, words in zip(parts, said, strict=True)]

@@ -66,7 +66,7 @@ def test_positions_start_at_one():
 @pytest.fixture
 def any_size(monkeypatch):
     """Attention in blocks however few the scores are."""
-    monkeypatch.setattr("mlx_core.attention._FEWEST_SCORES", 0)
+    monkeypatch.setattr("mlx_core.ops.attention._FEWEST_SCORES", 0)
 
 
 @pytest.mark.parametrize("lengths", [None, [9, 5]])
@@ -91,7 +91,7 @@ def test_attention_is_worked_off_in_blocks(any_size, block, monkeypatch):
     mask = padding_mask([9, 4, 7], 3, 9)
     with backend.override(fast_elementwise=True):
         whole = attend(q, k, v, 2, mask)
-        monkeypatch.setattr("mlx_core.attention._SCORES", block)
+        monkeypatch.setattr("mlx_core.ops.attention._SCORES", block)
         np.testing.assert_allclose(attend(q, k, v, 2, mask), whole, atol=1e-6)
 
 

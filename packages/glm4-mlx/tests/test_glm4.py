@@ -7,7 +7,7 @@ import glm4_mlx
 from glm4_mlx import glm4
 from glm4_mlx.cli import main
 from mlx_core.errors import ConfigError
-from mlx_core.projections import split_parameters
+from mlx_core.models import split_parameters
 from mlx_core.testing import check_model, randomize
 
 TINY = {

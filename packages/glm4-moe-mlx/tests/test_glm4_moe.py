@@ -14,7 +14,7 @@ import glm4_moe_mlx
 from glm4_moe_mlx import glm4_moe, load_model, save_model
 from glm4_moe_mlx.cli import main
 from mlx_core.errors import ConfigError, WeightsError
-from mlx_core.projections import split_parameters
+from mlx_core.models import split_parameters
 from mlx_core.testing import check_model, randomize
 
 TINY = {

@@ -76,7 +76,7 @@ def case(request, cases):
 @pytest.fixture(params=[True, False], ids=["polynomials", "mlx"])
 def either(request, monkeypatch):
     """Both ways to compute what Linux CPUs have their own way for."""
-    monkeypatch.setattr("mlx_core.attention._FEWEST_SCORES", 0)
+    monkeypatch.setattr("mlx_core.ops.attention._FEWEST_SCORES", 0)
     with backend.override(fast_elementwise=request.param):
         yield
 

@@ -10,7 +10,7 @@ import mixtral_mlx
 from mixtral_mlx import load_model, mixtral, save_model
 from mlx_core.cache import RotatingKVCache
 from mlx_core.errors import ConfigError, WeightsError
-from mlx_core.projections import split_parameters
+from mlx_core.models import split_parameters
 from mlx_core.testing import check_model, randomize
 
 TINY = {

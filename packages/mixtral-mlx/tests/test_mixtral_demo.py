@@ -10,12 +10,11 @@ import pytest
 from mixtral_mlx import as_mixtral, demo_model, mixtral
 from mixtral_mlx.cli import main
 from mlx_core import demo
+from mlx_core.checkpoints import Checkpoint
 from mlx_core.config import LayerQuantization, QuantizationConfig
 from mlx_core.errors import MissingCheckpointError
-from mlx_core.layers import Attention, CausalLM, DecoderLayer, GatedMLP
-from mlx_core.projections import split_parameters
+from mlx_core.models import Attention, CausalLM, DecoderLayer, GatedMLP, split_parameters
 from mlx_core.testing import randomize
-from mlx_core.weights import Checkpoint
 
 CONFIG = {
     "model_type": "llama",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_core import activations, attention, backend
-from mlx_core.activations import exp2, gelu, gelu_tanh, mish
-from mlx_core.attention import attend_to_all
+from mlx_core import backend
+from mlx_core.ops import activations, attention, bidirectional_attention
+from mlx_core.ops.activations import exp2, gelu, gelu_tanh, mish
 
 FUNCTIONS = (exp2, gelu, gelu_tanh, mish)
 
@@ -109,5 +109,5 @@ def test_attention_of_weak_and_strong_scores(either, monkeypatch, scale, at_once
     scores = scale * q @ k.swapaxes(-1, -2)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     expected = weights / weights.sum(axis=-1, keepdims=True) @ v
-    found = attend_to_all(*(mx.array(x.astype(np.float32)) for x in (q, k, v)), scale=scale)
+    found = bidirectional_attention(*(mx.array(x.astype(np.float32)) for x in (q, k, v)), scale=scale)
     np.testing.assert_allclose(np.array(found), expected, atol=2e-5 * scale)

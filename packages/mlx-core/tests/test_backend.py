@@ -62,8 +62,28 @@ def test_wired_blocks_may_overlap(monkeypatch):
     assert limits == [1000, 0]
 
 
-def test_without_a_backend_the_import_says_what_to_install():
-    program = """
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from mlx_core import load",
+        *(f"import mlx_core.{name}" for name in ("cache", "config", "generation", "models", "ops")),
+    ],
+)
+def test_without_a_backend_the_import_says_what_to_install(statement):
+    result = without_mlx(statement)
+    assert result.startswith("MissingBackendError")
+    assert "mlx-core[cpu]" in result
+    assert "mlx-core[cuda13]" in result
+
+
+def test_text_and_errors_need_no_mlx():
+    """A server's front end counts tokens and renders templates in a process of its own."""
+    assert without_mlx("import mlx_core.text, mlx_core.errors; from mlx_core import Tokenizer, MLXCoreError") == ""
+
+
+def without_mlx(statement):
+    """What a program that imports without MLX prints of its ImportError."""
+    program = f"""
         import sys
         class Missing:
             def find_spec(self, name, path=None, target=None):
@@ -71,16 +91,13 @@ def test_without_a_backend_the_import_says_what_to_install():
                     raise ImportError("libmlx.so: cannot open shared object file")
         sys.meta_path.insert(0, Missing())
         try:
-            import mlx_core
+            {statement}
         except ImportError as error:
             print(type(error).__name__, error)
     """
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.startswith("MissingBackendError")
-    assert "mlx-core[cpu]" in result.stdout
-    assert "mlx-core[cuda13]" in result.stdout
+    ).stdout
 
 
 def test_importing_changes_no_limit_and_loads_little():

@@ -259,7 +259,7 @@ def test_bad_arguments_and_states_are_refused(make):
 def test_a_running_batch_can_be_quantized():
     cache = BatchKVCache([1, 0])
     cache.update_and_fetch(*columns([[BLANK, 1], [2, 3]]))
-    (packed,) = quantize_cache([cache], bits=4, group_size=32, turned=False)
+    (packed,) = quantize_cache([cache], bits=4, group_size=32, hadamard=False)
     assert isinstance(packed, QuantizedBatchKVCache)
     assert packed.left_padding == (1, 0)
     keys, _ = packed.update_and_fetch(*columns([[4], [5]]))

@@ -3,11 +3,9 @@
 import mlx.core as mx
 import pytest
 
-from mlx_core.batching import BatchGenerate
 from mlx_core.cache import ConcatKeyValueCache, KVCache, quantize_cache
 from mlx_core.errors import CacheError, InputError
-from mlx_core.generation import generate
-from mlx_core.sampler import SamplingParams
+from mlx_core.generation import BatchGenerate, SamplingParams, generate
 from mlx_core.testing import byte_tokenizer, tiny_model
 
 TOKENIZER = byte_tokenizer()

@@ -14,22 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_core import backend
-from mlx_core.attention import create_attention_mask, scaled_dot_product_attention
 from mlx_core.cache import (
     ConcatKeyValueCache,
+    HadamardPacked,
     KeyValueCache,
     KVCache,
     Packed,
     QuantizedKVCache,
     QuantizedRotatingKVCache,
     RotatingKVCache,
-    Turned,
     load_prompt_cache,
     quantize_cache,
     save_prompt_cache,
 )
 from mlx_core.errors import CacheError, InputError
-from mlx_core.packed import turn
+from mlx_core.ops import create_attention_mask, hadamard_transform, scaled_dot_product_attention
 
 MAX_SIZE, KEEP = 7, 2
 KINDS = {
@@ -310,11 +309,11 @@ PACKED_PRODUCTS = pytest.param(
 
 @pytest.mark.parametrize("packed_products", [False, PACKED_PRODUCTS])
 @pytest.mark.parametrize(("bits", "group_size"), [(8, 64), (4, 32), (3, 32), (6, 64)])
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("hadamard", [False, True])
 @pytest.mark.parametrize("n", [1, 5])
-def test_attention_over_a_quantised_cache_is_dequantise_then_attend(n, turned, bits, group_size, packed_products):
+def test_attention_over_a_quantised_cache_is_dequantise_then_attend(n, hadamard, bits, group_size, packed_products):
     key = iter(mx.random.split(mx.random.key(bits), 8))
-    cache = QuantizedKVCache(bits, group_size, turned=turned)
+    cache = QuantizedKVCache(bits, group_size, hadamard=hadamard)
     cache.update_and_fetch(
         mx.random.normal((2, 2, 40, 64), key=next(key)), mx.random.normal((2, 2, 40, 128), key=next(key))
     )
@@ -326,10 +325,10 @@ def test_attention_over_a_quantised_cache_is_dequantise_then_attend(n, turned, b
     )
     assert isinstance(keys, Packed)
     full_keys, full_values = (mx.dequantize(*held, group_size=group_size, bits=bits) for held in (keys, values))
-    if turned:
-        assert isinstance(keys, Turned)
-        assert isinstance(values, Turned)
-        full_keys, full_values = turn(full_keys), turn(full_values)
+    if hadamard:
+        assert isinstance(keys, HadamardPacked)
+        assert isinstance(values, HadamardPacked)
+        full_keys, full_values = hadamard_transform(full_keys), hadamard_transform(full_values)
     for mask in (None, "causal", rows) if n > 1 else (None, rows):
         for given_sinks in (None, sinks):
             options = {"scale": 64**-0.5, "mask": mask, "sinks": given_sinks}
@@ -369,14 +368,14 @@ def test_a_running_cache_can_be_quantised():
         assert small.offset == cache.offset
         assert small.max_size == cache.max_size
         assert small.nbytes < cache.nbytes / 3
-        dequantised = turn(mx.dequantize(*small.state[:3], group_size=64, bits=8))
+        dequantised = hadamard_transform(mx.dequantize(*small.state[:3], group_size=64, bits=8))
         assert 0 < mx.abs(dequantised - cache.state[0]).max().item() < 0.04
     again = quantize_cache(packed, bits=8, group_size=64)
     assert [contents(cache) for cache in again] == [contents(cache) for cache in packed]
     with pytest.raises(CacheError, match="lose twice"):
         quantize_cache(packed, bits=4, group_size=64)
     with pytest.raises(CacheError, match="lose twice"):
-        quantize_cache(packed, bits=8, group_size=64, turned=False)
+        quantize_cache(packed, bits=8, group_size=64, hadamard=False)
     with pytest.raises(CacheError, match="multiple of group_size"):
         quantize_cache(caches, bits=8, group_size=128)
     for bits, group_size in ((7, 64), (8, 48), ("8", 64)):
@@ -387,14 +386,14 @@ def test_a_running_cache_can_be_quantised():
 def test_turning_keeps_products_and_spares_large_numbers():
     key = mx.random.key(3)
     keys = mx.random.normal((1, 1, 50, 128), key=key).at[..., 7].add(300)
-    assert mx.allclose(turn(turn(keys)), keys, atol=1e-3)
+    assert mx.allclose(hadamard_transform(hadamard_transform(keys)), keys, atol=1e-3)
     errors = []
-    for turned in (False, True):
-        cache = QuantizedKVCache(8, 64, turned=turned)
+    for hadamard in (False, True):
+        cache = QuantizedKVCache(8, 64, hadamard=hadamard)
         held, _ = cache.update_and_fetch(keys, keys)
         array = mx.dequantize(*held, group_size=64, bits=8)
-        errors.append(mx.abs((turn(array) if turned else array) - keys).mean().item())
+        errors.append(mx.abs((hadamard_transform(array) if hadamard else array) - keys).mean().item())
     assert errors[1] < errors[0] / 2
-    odd = QuantizedKVCache(8, 32, turned=True)  # 96 isn't a power of 2: packed as it is
+    odd = QuantizedKVCache(8, 32, hadamard=True)  # 96 isn't a power of 2: packed as it is
     held, _ = odd.update_and_fetch(keys[..., :96], keys)
-    assert [type(part) for part in (held, _)] == [Packed, Turned]
+    assert [type(part) for part in (held, _)] == [Packed, HadamardPacked]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_core import TokenizerError, chat_template, template_sandbox
-from mlx_core.chat_template import choose_template, render_chat
+from mlx_core import TokenizerError
+from mlx_core.text import chat_template, template_sandbox
+from mlx_core.text.chat_template import choose_template, render_chat
 
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer"
 CHATS = json.loads((GOLDENS / "chats.json").read_text(encoding="utf-8"))
@@ -342,7 +343,7 @@ def test_the_global_random_state_is_left_alone():
 
 def test_importing_and_encoding_load_no_jinja():
     code = (
-        "import sys; from mlx_core.testing import byte_tokenizer; import mlx_core.chat_template;"
+        "import sys; from mlx_core.testing import byte_tokenizer; import mlx_core.text.chat_template;"
         "t = byte_tokenizer(chat_template='{{ messages[0].content }}'); t.encode('x');"
         "heavy = {'jinja2', 'transformers', 'huggingface_hub', 'torch'}; assert not heavy & set(sys.modules), sys.modules;"
         "t.encode_chat([{'role': 'user', 'content': 'x'}]); assert 'jinja2' in sys.modules"

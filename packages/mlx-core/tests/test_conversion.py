@@ -8,9 +8,15 @@ import pytest
 from mlx_core import save_model
 from mlx_core.config import DecoderConfig
 from mlx_core.errors import ConversionError
-from mlx_core.layers import Attention, CausalLM, DecoderLayer, GatedMLP
-from mlx_core.projections import fuse_projections, split_parameters
-from mlx_core.quantization import quantize_model
+from mlx_core.models import (
+    Attention,
+    CausalLM,
+    DecoderLayer,
+    GatedMLP,
+    fuse_projections,
+    quantize_model,
+    split_parameters,
+)
 from mlx_core.testing import randomize
 
 CONFIG = {

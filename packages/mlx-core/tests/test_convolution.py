@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_core import backend, conv1d, conv2d, conv_transpose1d, conv_transpose2d
-from mlx_core import convolution as module
+from mlx_core.ops import convolution as module
 
 
 def draw(shape, seed):

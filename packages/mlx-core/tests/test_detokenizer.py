@@ -17,8 +17,8 @@ from tokenizers import Regex, decoders, models
 from tokenizers.decoders import CTC, BPEDecoder, ByteFallback, ByteLevel, Fuse, Metaspace, Replace, Strip, WordPiece
 
 from mlx_core import TokenizerError
-from mlx_core.detokenizer import Decoding, StreamingDetokenizer
-from mlx_core.tokenizer import Tokenizer, from_gguf_metadata
+from mlx_core.text.detokenizer import Decoding, StreamingDetokenizer
+from mlx_core.text.tokenizer import Tokenizer, from_gguf_metadata
 
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlx_core.errors import ConfigError
-from mlx_core.experts import SORT_FROM, RoutedExperts, SoftmaxMoE, stack_experts
-from mlx_core.projections import named_parameters
+from mlx_core.models import named_parameters
+from mlx_core.models.experts import SORT_FROM, RoutedExperts, SoftmaxMoE, stack_experts
 
 
 def reference(layer, x, experts):
@@ -72,8 +72,8 @@ def test_what_ranges_of_experts_give_adds_up_to_the_whole(mode, tokens, cuts):
         nn.quantize(whole, **mode)
     total = 0
     for start, stop in zip([0, *cuts], [*cuts, 6], strict=True):
-        part = RoutedExperts(6, 64, 32, held=range(start, stop))
-        kept = stack_experts(sources, 6, held=range(start, stop))
+        part = RoutedExperts(6, 64, 32, local_experts=range(start, stop))
+        kept = stack_experts(sources, 6, local_experts=range(start, stop))
         part.load_weights([(name.removeprefix("l.mlp.switch_mlp."), value) for name, value in kept.items()])
         if mode:
             nn.quantize(part, **mode)
@@ -85,10 +85,10 @@ def test_what_ranges_of_experts_give_adds_up_to_the_whole(mode, tokens, cuts):
     np.testing.assert_allclose(np.array(total), np.array(whole(x, experts)), atol=1e-5)
 
 
-@pytest.mark.parametrize("held", [range(0), range(2, 7), range(-1, 3), range(0, 4, 2)])
-def test_ranges_that_are_not_the_experts_are_refused(held):
+@pytest.mark.parametrize("local_experts", [range(0), range(2, 7), range(-1, 3), range(0, 4, 2)])
+def test_ranges_that_are_not_the_experts_are_refused(local_experts):
     with pytest.raises(ConfigError, match="within the 6 experts"):
-        RoutedExperts(6, 8, 8, held=held)
+        RoutedExperts(6, 8, 8, local_experts=local_experts)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -110,9 +110,11 @@ def test_a_sparse_block_adds_up_its_ranges():
     """Each process holds a range; the router is everywhere."""
     whole = SoftmaxMoE(6, 32, 16, top_k=2, normalize=True)
     total = 0
-    for held in (range(4), range(4, 6)):
-        part = SoftmaxMoE(6, 32, 16, top_k=2, normalize=True, held=held)
-        kept = stack_experts({f"l.{name}": value for name, value in named_parameters(whole).items()}, 6, held=held)
+    for local_experts in (range(4), range(4, 6)):
+        part = SoftmaxMoE(6, 32, 16, top_k=2, normalize=True, local_experts=local_experts)
+        kept = stack_experts(
+            {f"l.{name}": value for name, value in named_parameters(whole).items()}, 6, local_experts=local_experts
+        )
         part.load_weights([(name.removeprefix("l."), value) for name, value in kept.items()])
         total = total + part(draw((1, 50, 32), 3))
     np.testing.assert_allclose(np.array(total), np.array(whole(draw((1, 50, 32), 3))), atol=1e-6)
@@ -133,5 +135,5 @@ def test_every_source_of_experts_gives_the_same():
         assert result.pop("other") is gate
         assert result.keys() == stacked.keys()
         assert all(mx.array_equal(result[name], stacked[name]) for name in stacked)
-        some = stack_experts(source, 3, names, held=range(1, 3))
+        some = stack_experts(source, 3, names, local_experts=range(1, 3))
         assert all(mx.array_equal(some[name], stacked[name][1:3]) for name in stacked)

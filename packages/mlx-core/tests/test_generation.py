@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from mlx_core import Generate, RotatingKVCache, SamplingParams, generate, stream_generate
 from mlx_core.errors import CacheError, InputError
-from mlx_core.request import StopStrings, encode_prompt
+from mlx_core.generation.request import StopStrings, encode_prompt
 from mlx_core.testing import ScriptedModel, byte_tokenizer, tiny_model
-from mlx_core.tokenizer import Tokenizer
-from mlx_core.vocabulary import set_ends
+from mlx_core.text import Tokenizer
+from mlx_core.text.vocabulary import set_ends
 
 TOKENIZER = byte_tokenizer()
 EOS = TOKENIZER.eos_token_id
@@ -163,7 +163,7 @@ def test_prefill_in_chunks_reports_progress(step):
     assert [done for done, _ in seen] == [*sorted({min(done, 4) for done in range(step, 4 + step, step)}), 5]
 
 
-def test_the_cache_holds_all_but_the_last_token():
+def test_the_cache_all_local_but_the_last_token():
     for stop_after in (1, 3, 20):
         model = scripted("abcdef")
         cache = model.make_cache()

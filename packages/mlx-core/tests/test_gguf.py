@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_core import gguf_blocks
+from mlx_core.checkpoints.gguf import GGUFFile, hf_config, hf_weights
+from mlx_core.checkpoints.gguf import blocks as gguf_blocks
 from mlx_core.errors import ConfigError, MissingCheckpointError, MLXCoreError, WeightsError
-from mlx_core.gguf import GGUFFile, hf_config, hf_weights
 
 GOLDENS = Path(__file__).parent / "goldens" / "gguf"
 FACTS = json.loads((GOLDENS / "facts.json").read_text())

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_core.checkpoints import repack
 from mlx_core.config import LayerQuantization, QuantizationConfig
 from mlx_core.errors import ConfigError, MLXCoreError, WeightsError
-from mlx_core.legacy_quantization import repack
 
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}

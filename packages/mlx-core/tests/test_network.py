@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from mlx_core import backend
 from mlx_core.errors import ConfigError, ConversionError, MissingCheckpointError, WeightsError
-from mlx_core.network import Conv1d, Conv2d, ConvTranspose1d, Network, check_sizes, fold_weight_norm, sizes
+from mlx_core.models import (
+    CheckpointModule,
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    check_sizes,
+    fold_weight_norm,
+    sizes,
+)
 
 SHAPES = {
     "conv.weight": (6, 2, 5),  # [O, I / groups, K]
@@ -29,7 +37,7 @@ SHAPES = {
 }
 
 
-class Small(Network):
+class Small(CheckpointModule):
     model_type = "small"
     unused = re.compile(r"training\.")
     packable: ClassVar[re.Pattern[str] | None] = re.compile(r"^(linear|narrow)$")

@@ -211,11 +211,11 @@ def test_numbers_beyond_every_context_are_refused(number, position, tmp_path):
         load_prompt_cache(tmp_path / "spoilt.safetensors")
 
 
-@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("hadamard", [True, False])
 @pytest.mark.parametrize("make", [KVCache, lambda: RotatingKVCache(6, keep=2), lambda: BatchKVCache([0])])
-def test_quantised_caches_come_back_bit_for_bit(make, turned, tmp_path):
+def test_quantised_caches_come_back_bit_for_bit(make, hadamard, tmp_path):
     for tokens in (0, 3, 9):
-        (cache,) = quantize_cache([make()], bits=4, group_size=32, turned=turned)
+        (cache,) = quantize_cache([make()], bits=4, group_size=32, hadamard=hadamard)
         for start in range(0, tokens, 3):
             keys = mx.random.normal((1, 2, 3, 32), key=mx.random.key(start))
             cache.update_and_fetch(keys, -keys)

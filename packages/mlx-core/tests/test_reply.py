@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_core import InputError, Tokenizer
-from mlx_core.chat_template import render_chat
-from mlx_core.marks import find_mark
-from mlx_core.reply import InvalidToolCall, Reply, ReplyParser, TextDelta, ThinkingDelta, parse_reply, tool_message
-from mlx_core.reply_formats import (
+from mlx_core.text import InvalidToolCall, Reply, ReplyParser, TextDelta, ThinkingDelta, parse_reply, tool_message
+from mlx_core.text.chat_template import render_chat
+from mlx_core.text.delimiters import find_delimiter
+from mlx_core.text.formats import (
     CallSyntax,
     ReplyFormat,
     ToolCall,
@@ -659,7 +659,7 @@ def test_a_format_is_chosen_by_tokenizer_template_or_name():
 
 
 def test_a_package_registers_its_own(monkeypatch):
-    monkeypatch.setattr("mlx_core.reply_formats._FORMATS", {name: reply_format(None, name) for name in reply_formats()})
+    monkeypatch.setattr("mlx_core.text.formats._FORMATS", {name: reply_format(None, name) for name in reply_formats()})
     syntax = CallSyntax(lambda names: ("<<",), ">>", lambda text, tools: [ToolCall(text[2:-2], {})])
     mine = ReplyFormat("mine", None, syntax, ("<tool_call>", "<<"))
     register_format(mine)
@@ -672,10 +672,10 @@ def test_a_package_registers_its_own(monkeypatch):
 
 
 def test_a_mark_that_cannot_grow_is_found_at_once():
-    assert find_mark("a<b>", ("<b>", "<longer>")) == (1, "<b>")
-    assert find_mark("a<b", ("<b>", "<longer>")) == (1, None)
-    assert find_mark("a<", ("<", "<<")) == (1, None)
-    assert find_mark("a<", ("<", "<<"), final=True) == (1, "<")
+    assert find_delimiter("a<b>", ("<b>", "<longer>")) == (1, "<b>")
+    assert find_delimiter("a<b", ("<b>", "<longer>")) == (1, None)
+    assert find_delimiter("a<", ("<", "<<")) == (1, None)
+    assert find_delimiter("a<", ("<", "<<"), final=True) == (1, "<")
 
 
 @given(
@@ -690,8 +690,8 @@ def test_a_mark_is_found_as_in_the_whole_text(text, marks, cut):
         found = [(whole.find(mark), -len(mark), mark) for mark in marks if mark in whole]
         return (min(found)[0], min(found)[2]) if found else (len(whole), None)
 
-    assert find_mark(text, marks, final=True) == search(text)
-    at, mark = find_mark(text[:cut], marks)
+    assert find_delimiter(text, marks, final=True) == search(text)
+    at, mark = find_delimiter(text[:cut], marks)
     if mark is not None:
         assert (at, mark) == search(text)
     else:

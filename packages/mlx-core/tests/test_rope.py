@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from mlx_core.config import DecoderConfig, rope_parameters
 from mlx_core.errors import ConfigError
-from mlx_core.rope import initialize_rope
+from mlx_core.ops import initialize_rope
 
 GOLDENS = Path(__file__).parent / "goldens" / "rope"
 CASES = json.loads((GOLDENS / "rope.json").read_text())["cases"]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from mlx_core.errors import InputError
-from mlx_core.sampler import (
+from mlx_core.generation.sampler import (
     DefaultSampler,
     RequestSampler,
     SamplingParams,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_core import TokenizerError
-from mlx_core.sentencepiece_model import merges_by_score, read_sentencepiece_model, sentencepiece_backend
-from mlx_core.tokenizer import load_tokenizer
+from mlx_core.text import load_tokenizer
+from mlx_core.text.sentencepiece import merges_by_score, read_sentencepiece_model, sentencepiece_backend
 
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer_files"
 RECORDED = json.loads((GOLDENS / "sentencepiece.json").read_text(encoding="utf-8"))
@@ -265,10 +265,10 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
     with pytest.raises(TokenizerError, match="a piece of 1,025 characters"):
         load_tokenizer(folder_of(tmp_path, LLAMA + message(1, text(1, "x" * 1025), score(-1))))
     assert len(merges_by_score({"x" * n: 0.0 for n in range(1, 9)})) == 28
-    monkeypatch.setattr("mlx_core.sentencepiece_model._MAX_PIECES", 2)
+    monkeypatch.setattr("mlx_core.text.sentencepiece._MAX_PIECES", 2)
     with pytest.raises(TokenizerError, match="more than 2 pieces"):
         read_sentencepiece_model(LLAMA)
-    monkeypatch.setattr("mlx_core.tokenizer._MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr("mlx_core.text.tokenizer._MAX_MODEL_BYTES", 1000)
     with pytest.raises(TokenizerError, match="more than the 1,000 that such a file can need"):
         load_tokenizer(tmp_path)
 

@@ -8,9 +8,7 @@ import pytest
 
 from mlx_core.cache import KVCache, RotatingKVCache, quantize_cache
 from mlx_core.errors import CacheError, InputError
-from mlx_core.generation import Generate, SpeculativeGenerate, generate
-from mlx_core.sampler import SamplingParams
-from mlx_core.speculative import DraftModel, PromptLookup
+from mlx_core.generation import DraftModel, Generate, PromptLookup, SamplingParams, SpeculativeGenerate, generate
 from mlx_core.testing import byte_tokenizer, tiny_model
 
 PROMPT = [5, 9, 11, 5, 9, 11, 5, 9, 11, 5, 9]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_core import TokenizerError
-from mlx_core.tiktoken_ranks import is_rank_file, rank_backend, read_ranks
-from mlx_core.tokenizer import load_tokenizer
-from mlx_core.vocabulary import PRE_TOKENIZERS
+from mlx_core.text import load_tokenizer
+from mlx_core.text.tiktoken import is_rank_file, rank_backend, read_ranks
+from mlx_core.text.vocabulary import PRE_TOKENIZERS
 
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer_files"
 RECORDED = json.loads((GOLDENS / "tiktoken.json").read_text(encoding="utf-8"))

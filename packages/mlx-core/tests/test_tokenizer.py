@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from mlx_core import TokenizerError, text_growth, tokenizer
+from mlx_core import TokenizerError
 from mlx_core.testing import byte_tokenizer
-from mlx_core.tokenizer import Tokenizer, load_tokenizer
+from mlx_core.text import Tokenizer, load_tokenizer, tokenizer
+from mlx_core.text import expansion as text_growth
 
 TEXTS = json.loads((Path(__file__).parent / "goldens" / "tokenizer" / "words.json").read_text(encoding="utf-8"))[
     "texts"
@@ -439,7 +440,7 @@ def test_ids_that_no_array_holds_are_refused(tmp_path):
 
 
 def test_a_name_that_is_no_path_goes_to_the_hub(monkeypatch, folder):
-    monkeypatch.setattr("mlx_core.hub.resolve", lambda name: folder if name == "org/model" else None)
+    monkeypatch.setattr("mlx_core.checkpoints.hub.resolve", lambda name: folder if name == "org/model" else None)
     assert load_tokenizer("org/model").vocab_size == 400
 
 

@@ -23,11 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from mlx_core import torch_pickle
+from mlx_core.checkpoints import (
+    load_pytorch_checkpoint,
+    load_pytorch_weights,
+    load_weights,
+    open_pytorch_checkpoint,
+    state_dict_of,
+)
+from mlx_core.checkpoints.torch import TorchTensor
+from mlx_core.checkpoints.torch import unpickler as torch_pickle
 from mlx_core.errors import MissingCheckpointError, WeightsError
-from mlx_core.torch_checkpoint import load_pytorch_checkpoint, open_pytorch_checkpoint, state_dict_of
-from mlx_core.torch_tensors import TorchTensor
-from mlx_core.weights import load_pytorch_weights, load_weights
 
 GOLDENS = Path(__file__).parent / "goldens/torch"
 EXPECTED = json.loads((GOLDENS / "expected.json").read_text())["tensors"]
@@ -428,7 +433,7 @@ GADGETS = [
     "numpy.testing._private.utils.runstring",
     "runpy.run_path",
     "webbrowser.open",
-    "mlx_core.torch_pickle.Unpickler",
+    "mlx_core.checkpoints.torch.unpickler.Unpickler",
     "this.s",
     "antigravity.webbrowser",
     ".",

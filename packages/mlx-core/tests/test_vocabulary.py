@@ -9,7 +9,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from mlx_core import TokenizerError
-from mlx_core.tokenizer import from_gguf_metadata, load_tokenizer
+from mlx_core.text.tokenizer import from_gguf_metadata, load_tokenizer
 
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer"
 WORDS, IDS, SENTENCEPIECE = (
@@ -65,7 +65,7 @@ def test_a_gguf_file_alone_or_in_a_folder_is_read(tmp_path, monkeypatch):
         metadata = BYTE_LEVEL
 
     opened = []
-    monkeypatch.setattr("mlx_core.gguf_file.GGUFFile.open", lambda path: opened.append(path) or File)
+    monkeypatch.setattr("mlx_core.checkpoints.gguf.file.GGUFFile.open", lambda path: opened.append(path) or File)
     (tmp_path / "a.gguf").touch()
     assert load_tokenizer(tmp_path).encode("hello") == load_tokenizer(tmp_path / "a.gguf").encode("hello") == [259]
     assert opened == [tmp_path / "a.gguf"] * 2

@@ -5,7 +5,7 @@ import json
 import mlx.core as mx
 import pytest
 
-from mlx_core.projections import split_parameters
+from mlx_core.models import split_parameters
 from mlx_core.testing import byte_tokenizer, randomize
 from qwen3_mlx import qwen3
 

@@ -11,8 +11,8 @@ import pytest
 from mlx_core import ConversionError, Rule, WeightMapping, convert_model, load, load_model
 from mlx_core.config import parse_dtype
 from mlx_core.errors import ConfigError
-from mlx_core.projections import split_parameters
-from mlx_core.quantization import recipe_table
+from mlx_core.models import split_parameters
+from mlx_core.models.quantization import recipe_table
 from mlx_core.testing import tiny_model
 from qwen3_mlx.cli import main
 

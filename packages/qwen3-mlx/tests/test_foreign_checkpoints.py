@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from mlx_core import backend
 from mlx_core.errors import ConfigError, WeightsError
-from mlx_core.projections import split_parameters
+from mlx_core.models import split_parameters
 from qwen3_mlx import load_model, save_model
 
 GOLDENS = Path(__file__).parent / "goldens" / "legacy"

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlx_core import backend, hub, registry
+from mlx_core import backend
+from mlx_core.checkpoints import hub
 from mlx_core.errors import ConfigError, HubError, MissingCheckpointError, MLXCoreError, WeightsError
-from mlx_core.projections import split_parameters
+from mlx_core.models import registry, split_parameters
 from qwen3_mlx import load, load_model, save_model
 
 TOKENS = mx.array([[1, 2, 3, 4]])
@@ -242,7 +243,7 @@ def test_inverse_frequencies_of_old_checkpoints_are_dropped(checkpoint):
 
 
 def test_routers_are_packed_at_eight_bits():
-    from mlx_core.loading import quantize_model
+    from mlx_core.models import quantize_model
     from qwen3_mlx import qwen3_moe
 
     config = {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}

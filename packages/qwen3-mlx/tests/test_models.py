@@ -8,8 +8,7 @@ import pytest
 
 from mlx_core.cache import KVCache, RotatingKVCache
 from mlx_core.errors import CacheError, ConfigError, InputError, WeightsError
-from mlx_core.experts import stack_experts
-from mlx_core.layers import ModelInput
+from mlx_core.models import ModelInput, stack_experts
 from mlx_core.testing import check_model, randomize
 from qwen3_mlx import generate, qwen2, qwen3, qwen3_moe
 

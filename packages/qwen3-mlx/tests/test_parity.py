@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_core.goldens import CACHES, LAYOUTS, Goldens
+from mlx_core.testing import CACHES, LAYOUTS, Goldens
 
 GOLDENS = Goldens(Path(__file__).parent / "goldens")
 

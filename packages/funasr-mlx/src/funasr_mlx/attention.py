@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from mlx_core.attention import attend_to_all
+from mlx_core.ops import bidirectional_attention
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, mask: mx.array | None = None) -> mx.array:
@@ -15,7 +15,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, heads: int, mask: mx.array | N
     """
     B, T, D = q.shape
     scale = (D // heads) ** -0.5
-    out = attend_to_all(*(_split(x, heads) for x in (q, k, v)), scale=scale, mask=mask)
+    out = bidirectional_attention(*(_split(x, heads) for x in (q, k, v)), scale=scale, mask=mask)
     return out.transpose(0, 2, 1, 3).reshape(B, T, D)
 
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_core import backend
-from mlx_core.projections import named_parameters
+from mlx_core.models import named_parameters
 
 from .frontend import make_frontend
 from .paraformer import Paraformer

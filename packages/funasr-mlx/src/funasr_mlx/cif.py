@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
-from mlx_core.network import Conv1d, ConvTranspose1d, check_sizes
+from mlx_core.models import Conv1d, ConvTranspose1d, check_sizes
 
 from .attention import attend
 from .lstm import LSTM

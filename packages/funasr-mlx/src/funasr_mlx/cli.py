@@ -118,14 +118,14 @@ def _transcribe(args: argparse.Namespace) -> int:
 
 
 def _write(transcript: Transcript, file: Path, name: str, folder: Path | None, several: bool) -> None:
-    from mlx_core.writing import whole_file
+    from mlx_core.files import atomic_file
 
     from .formats import FORMATS
 
     text = FORMATS[name](transcript)
     if folder is not None:
         target = folder / f"{file.stem}.{'txt' if name == 'text' else name}"
-        with whole_file(target) as temporary:
+        with atomic_file(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
         note(f"{target}")
     elif several and name == "json":

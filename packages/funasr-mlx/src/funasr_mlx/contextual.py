@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy.typing as npt
 
 from mlx_core.errors import ConfigError
-from mlx_core.network import Conv1d
+from mlx_core.models import Conv1d
 
 from .decoder import CrossAttention, DecoderConfig, DecoderLayer, ParaformerDecoder
 from .hotwords import HotwordEncoder, checked_hotwords

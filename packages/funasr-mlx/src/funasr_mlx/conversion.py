@@ -7,7 +7,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_core.errors import ConversionError
-from mlx_core.network import Network
+from mlx_core.models import CheckpointModule
 
 from .architectures import recogniser
 from .folder import COMPANIONS, open_folder
@@ -15,7 +15,7 @@ from .punctuation import Punctuation, StreamingPunctuation
 from .vad import VAD
 
 # What else FunASR has than recognisers, by its names.
-_OTHERS: dict[str, type[Network]] = {
+_OTHERS: dict[str, type[CheckpointModule]] = {
     "FsmnVADStreaming": VAD,
     **{kind.kind: kind for kind in (Punctuation, StreamingPunctuation)},
 }
@@ -25,7 +25,7 @@ _DTYPES = {"float16": mx.float16, "float32": mx.float32}
 
 def convert(
     source: str | Path, folder: str | Path, *, dtype: str = "float16", bits: int | None = None, group_size: int = 64
-) -> Network:
+) -> CheckpointModule:
     """Write FunASR's folder of a model (config.yaml, model.pt ...) as config.json, safetensors and the files beside
     them; returns the network as it was written.
 

@@ -18,7 +18,7 @@ import mlx.nn as nn
 
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
-from mlx_core.network import check_sizes
+from mlx_core.models import check_sizes
 
 from .attention import attend, attention_weights
 from .sanm import LAYER_NORM_EPS, Memory

@@ -14,10 +14,9 @@ from typing import Any
 import mlx.core as mx
 import yaml
 
+from mlx_core.checkpoints import load_pytorch_checkpoint, load_weights, state_dict_of
 from mlx_core.config import read_json
 from mlx_core.errors import ConfigError, MissingCheckpointError, TokenizerError
-from mlx_core.torch_checkpoint import load_pytorch_checkpoint, state_dict_of
-from mlx_core.weights import load_weights
 
 from .frontend import Frontend, make_frontend
 

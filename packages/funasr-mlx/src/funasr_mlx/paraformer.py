@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.errors import ConfigError, WeightsError
-from mlx_core.network import Network
+from mlx_core.models import CheckpointModule
 
 from .cif import Fired, TimestampPredictor, make_predictor
 from .decoder import DecoderConfig, ParaformerDecoder
@@ -81,7 +81,7 @@ class Heard:
     """`[B, N]`."""
 
 
-class Paraformer(Network):
+class Paraformer(CheckpointModule):
     """`Paraformer` of a config.yaml."""
 
     model_type = "paraformer"

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mlx_core import scaled_dot_product_attention
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError, TokenizerError, WeightsError
-from mlx_core.network import Network, check_sizes
+from mlx_core.models import CheckpointModule, check_sizes
 
 from .folder import open_folder, table
 from .sanm import SANMConfig, SANMEncoder, SANMLayer
@@ -70,7 +70,7 @@ class Punctuated:
     """
 
 
-class Punctuation(Network):
+class Punctuation(CheckpointModule):
     """CT-Transformer. `load_punctuation` makes one of a folder: `punctuation(text)`."""
 
     model_type = "ct-transformer"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlx_core.audio import load_audio, resample
 from mlx_core.audio.samples import AnySamples, as_samples
 from mlx_core.errors import AudioError, ConfigError, InputError
-from mlx_core.network import Network
+from mlx_core.models import CheckpointModule
 
 from .architectures import recogniser
 from .contextual import ContextualParaformer
@@ -70,7 +70,7 @@ DEFAULTS = Options()
 class Recognizer(ABC):
     """A model as `load_model` gives it."""
 
-    def __init__(self, network: Network, frontend: Frontend) -> None:
+    def __init__(self, network: CheckpointModule, frontend: Frontend) -> None:
         self.network, self.frontend = network, frontend
 
     @property
@@ -271,7 +271,7 @@ def padded(features: Sequence[mx.array]) -> tuple[mx.array, npt.NDArray[np.int64
 
 def load_model(path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_packed: bool | None = None) -> Recognizer:
     """The recogniser in a folder: FunASR's own (config.yaml, model.pt, am.mvn, tokens.json or bpe.model), or what
-    `convert` wrote. The other arguments are those of `Network.from_state_dict`.
+    `convert` wrote. The other arguments are those of `CheckpointModule.from_state_dict`.
 
     Raises MissingCheckpointError, ConfigError, WeightsError, TokenizerError.
     """
@@ -281,7 +281,7 @@ def load_model(path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_pa
     return make_recognizer(network, folder)
 
 
-def make_recognizer(network: Network, folder: Folder) -> Recognizer:
+def make_recognizer(network: CheckpointModule, folder: Folder) -> Recognizer:
     """A network with what lies beside it. Raises as `load_model`."""
     frontend = folder.frontend()
     if isinstance(network, SenseVoiceSmall):

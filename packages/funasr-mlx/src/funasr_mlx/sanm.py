@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from mlx_core import backend
 from mlx_core.config import BaseConfig
-from mlx_core.convolution import conv1d
 from mlx_core.errors import ConfigError, InputError
-from mlx_core.network import Conv1d, check_sizes
+from mlx_core.models import Conv1d, check_sizes
+from mlx_core.ops import conv1d
 
 from .attention import attend
 

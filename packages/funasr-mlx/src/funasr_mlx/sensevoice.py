@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.errors import InputError
-from mlx_core.network import Network
+from mlx_core.models import CheckpointModule
 
 from .ctc import align, collapse
 from .frontend import as_features
@@ -70,7 +70,7 @@ class SenseVoiceOutput:
         return align(scores, ids, self.blank)
 
 
-class SenseVoiceSmall(Network):
+class SenseVoiceSmall(CheckpointModule):
     """`SenseVoiceSmall` of a config.yaml."""
 
     model_type = "sensevoice-small"

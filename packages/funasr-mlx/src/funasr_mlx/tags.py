@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.errors import MissingCheckpointError, TokenizerError
-from mlx_core.sentencepiece_model import BYTE, CONTROL, UNKNOWN, read_sentencepiece_model
+from mlx_core.text.sentencepiece import BYTE, CONTROL, UNKNOWN, read_sentencepiece_model
 
 from .wording import Times
 

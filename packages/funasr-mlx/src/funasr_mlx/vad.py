@@ -24,9 +24,9 @@ import numpy.typing as npt
 from mlx_core.audio import resample
 from mlx_core.audio.samples import AnySamples, Samples, as_samples
 from mlx_core.config import BaseConfig
-from mlx_core.convolution import conv1d
 from mlx_core.errors import AudioError, ConfigError, InputError
-from mlx_core.network import Network, check_sizes
+from mlx_core.models import CheckpointModule, check_sizes
+from mlx_core.ops import conv1d
 
 from .folder import open_folder, table
 from .frontend import Frontend, as_features, make_frontend
@@ -86,7 +86,7 @@ class FSMNConfig(BaseConfig):
             raise ConfigError("encoder_conf: use_softmax must be true: segments are made from probabilities.")
 
 
-class VAD(Network):
+class VAD(CheckpointModule):
     """FSMN-VAD. `load_vad` makes one of a folder."""
 
     model_type = "fsmn-vad"

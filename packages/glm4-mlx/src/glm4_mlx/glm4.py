@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_core.config import DecoderConfig
-from mlx_core.layers import Attention, CausalLM, DecoderLayer, JoinedMLP
+from mlx_core.models import Attention, CausalLM, DecoderLayer, JoinedMLP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,16 @@ import mlx.nn as nn
 
 from mlx_core.config import DecoderConfig
 from mlx_core.errors import ConfigError
-from mlx_core.experts import RoutedExperts, SparseMoE, best, stack_experts
-from mlx_core.layers import Attention, CausalLM, DecoderLayer, GatedMLP
+from mlx_core.models import (
+    Attention,
+    CausalLM,
+    DecoderLayer,
+    GatedMLP,
+    RoutedExperts,
+    SparseMoE,
+    stack_experts,
+    top_k_indices,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +99,9 @@ class Router(nn.Module):
         biased = scores + self.e_score_correction_bias
         if config.topk_group < config.n_group:
             groups = biased.reshape(*biased.shape[:-1], config.n_group, config.group_size)
-            worst = best(-mx.topk(groups, 2, axis=-1).sum(axis=-1), config.n_group - config.topk_group)
+            worst = top_k_indices(-mx.topk(groups, 2, axis=-1).sum(axis=-1), config.n_group - config.topk_group)
             biased = mx.put_along_axis(groups, worst[..., None], mx.array(-mx.inf), axis=-2).reshape(biased.shape)
-        experts = best(biased, config.num_experts_per_tok)
+        experts = top_k_indices(biased, config.num_experts_per_tok)
         weights = mx.take_along_axis(scores, experts, axis=-1)
         if config.norm_topk_prob:
             weights = weights / (weights.sum(axis=-1, keepdims=True) + 1e-20)  # scores may all be zero

@@ -9,7 +9,7 @@ from .features import reference_spectrogram, speaker_fbank
 from .generation import Attempt, Guard, Semantics, generate, stream
 from .hubert import CNHubert
 from .models import Models, load_models
-from .network import Network
+from .network import CheckpointModule
 from .overlap import decode_together
 from .released import Released, read_released
 from .sovits import SoVITS, sovits_version
@@ -24,13 +24,13 @@ __all__ = [
     "Attempt",
     "BigVGAN",
     "CNHubert",
+    "CheckpointModule",
     "ChineseRoberta",
     "ERes2NetV2",
     "Guard",
     "HiFiGAN",
     "MelVocoder",
     "Models",
-    "Network",
     "Prompt",
     "Released",
     "Sampling",

@@ -19,7 +19,7 @@ from mlx_core.errors import ConfigError, InputError
 
 from .encoder import SSL_WIDTH, PriorEncoder
 from .features import BINS
-from .network import Array, Conv1d, Network, check_sizes, ids, sizes
+from .network import Array, CheckpointModule, Conv1d, check_sizes, ids, sizes
 from .reference import ReferenceEncoder
 
 CODES = 1024
@@ -77,7 +77,7 @@ class Quantizer(nn.Module):
         return mx.argmin(distance, axis=-1).astype(mx.int32)
 
 
-class BaseSoVITS(Network):
+class BaseSoVITS(CheckpointModule):
     """`enc_p`, `ref_enc`, `ssl_proj` and `quantizer`."""
 
     unused = re.compile(r"enc_q\.|.*_codebook\.(inited|cluster_size|embed_avg)$")

@@ -14,7 +14,7 @@ from mlx.utils import tree_map_with_path
 
 from mlx_core import backend
 from mlx_core.errors import InputError
-from mlx_core.loading import preserved_random_state
+from mlx_core.models import preserved_random_state
 
 from .base import CODES, EncoderConfig
 from .bert import ChineseRoberta, ChineseRobertaConfig
@@ -23,7 +23,7 @@ from .decoding import Sampling, decode
 from .dit import DiTConfig
 from .features import MEL_BINS
 from .hubert import CNHubert, CNHubertConfig
-from .network import Network
+from .network import CheckpointModule
 from .sovits import SAMPLE_RATE, SPEAKER_WIDTH, SoVITS, SoVITSConfig
 from .sovits_v3 import SoVITSV3
 from .speaker import ERes2NetV2, ERes2NetV2Config
@@ -35,7 +35,7 @@ SPEECH_S = 5.0
 SENTENCE_S = 2.0
 _PHONES_PER_S = 10
 _CHARACTERS_PER_S = 5
-N = TypeVar("N", bound=Network)
+N = TypeVar("N", bound=CheckpointModule)
 _FRONT = ("hubert", "bert", "voice", "t2s")
 STAGES = (*_FRONT, "speaker", "sovits", "features", "flow", "vocoder", "first")
 SOVITS_CONFIGS: dict[str, dict[str, Any]] = {

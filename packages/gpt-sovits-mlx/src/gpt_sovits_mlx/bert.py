@@ -16,11 +16,11 @@ from typing import Any, Self
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core.activations import gelu
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
+from mlx_core.ops import gelu
 
-from .network import Network, check_sizes, ids
+from .network import CheckpointModule, check_sizes, ids
 from .transformer import SelfAttention
 
 _UNUSED_LAYERS = 2
@@ -50,7 +50,7 @@ class ChineseRobertaConfig(BaseConfig):
             raise ConfigError(f"hidden_size {self.hidden_size} must be a multiple of {self.num_attention_heads} heads.")
 
 
-class ChineseRoberta(Network):
+class ChineseRoberta(CheckpointModule):
     """BERT up to the features that text-to-semantic takes."""
 
     model_type = "bert"

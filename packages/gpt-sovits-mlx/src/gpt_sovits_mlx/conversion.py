@@ -8,15 +8,15 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_core.checkpoints import load_weights
 from mlx_core.config import read_json
 from mlx_core.errors import ConversionError
-from mlx_core.weights import load_weights
 
 from .bert import ChineseRoberta
 from .bigvgan import WEIGHTS_FILE, BigVGAN
 from .hubert import CNHubert
 from .lora import is_lora
-from .network import Network
+from .network import CheckpointModule
 from .released import Released, read_released
 from .sovits import SoVITS
 from .sovits_v3 import SoVITSV3, with_base
@@ -25,7 +25,7 @@ from .t2s import T2S
 from .vocoder import HiFiGAN
 
 # A tensor by which each network's checkpoint is known, in any of its spellings.
-_MARKS: tuple[tuple[type[Network], str], ...] = (
+_MARKS: tuple[tuple[type[CheckpointModule], str], ...] = (
     (T2S, "ar_predict_layer.weight"),
     (SoVITSV3, "cfm.estimator.proj_out.weight"),
     (SoVITS, "enc_p.text_embedding.weight"),
@@ -39,7 +39,7 @@ _DTYPES = {"float16": mx.float16, "float32": mx.float32}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
-def kind_of(weights: Mapping[str, mx.array]) -> type[Network]:
+def kind_of(weights: Mapping[str, mx.array]) -> type[CheckpointModule]:
     """Which network a checkpoint is of. Raises ConversionError for one that is none of them."""
     if is_lora(weights):
         return SoVITSV3
@@ -60,7 +60,7 @@ def convert(
     dtype: str = "float16",
     bits: int | None = None,
     group_size: int = 64,
-) -> type[Network]:
+) -> type[CheckpointModule]:
     """Write a released file, or a folder with config.json, as a folder of safetensors; returns which network it was.
 
     base: for a LoRA of v3 or v4, the file or folder of the model that it was trained on; what is written is both,

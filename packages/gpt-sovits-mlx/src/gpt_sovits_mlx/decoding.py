@@ -65,7 +65,7 @@ def penalise(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
 def probabilities(logits: mx.array, sampling: Sampling) -> mx.array:
     """Penalised logits `[B, V]` float32 -> what is drawn from, `[B, V]`.
 
-    Unlike in `mlx_core.sampler`, top-p drops the token that crosses the threshold (but the best stays), and tokens that
+    Unlike in `mlx_core`, top-p drops the token that crosses the threshold (but the best stays), and tokens that
     tie at top-k's border all stay.
     """
     if sampling.top_p < 1:

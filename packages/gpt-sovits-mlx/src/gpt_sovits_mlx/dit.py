@@ -23,10 +23,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_core.activations import gelu, gelu_tanh, mish
-from mlx_core.attention import attend_to_all
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
+from mlx_core.ops import bidirectional_attention, gelu, gelu_tanh, mish
 
 from .network import Conv1d, check_sizes
 
@@ -195,7 +194,7 @@ class Attention(nn.Module):
             for project in (self.to_q, self.to_k, self.to_v)
         )
         q, k = (mx.concatenate([_rotated(y[:, :1]), y[:, 1:]], axis=1) for y in (q, k))
-        out = attend_to_all(q, k, v, scale=q.shape[-1] ** -0.5)
+        out = bidirectional_attention(q, k, v, scale=q.shape[-1] ** -0.5)
         return self.to_out[0](out.transpose(0, 2, 1, 3).reshape(B, T, -1))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.errors import AudioError, InputError
-from mlx_core.writing import whole_file
+from mlx_core.files import atomic_file
 
 FORMATS: dict[str, tuple[str, str]] = {
     ".wav": ("WAV", "PCM_16"),
@@ -48,7 +48,7 @@ def sound_file(path: str | Path, sample_rate: int) -> Iterator[Write]:
     container, subtype = FORMATS[path.suffix.lower()]
     try:
         with (
-            whole_file(path) as temporary,
+            atomic_file(path) as temporary,
             soundfile.SoundFile(temporary, "w", sample_rate, 1, subtype, format=container) as sound,
         ):
 

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, Self
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core.activations import gelu
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
+from mlx_core.ops import gelu
 
-from .network import Conv1d, Network, check_sizes
+from .network import CheckpointModule, Conv1d, check_sizes
 from .transformer import SelfAttention
 
 
@@ -67,7 +67,7 @@ class CNHubertConfig(BaseConfig):
             )
 
 
-class CNHubert(Network):
+class CNHubert(CheckpointModule):
     """HuBERT base."""
 
     model_type = "hubert"

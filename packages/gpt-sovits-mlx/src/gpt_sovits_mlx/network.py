@@ -1,4 +1,4 @@
-"""What every network here shares: `mlx_core.network`, filled from GPT-SoVITS's released files too."""
+"""What every network here shares: `mlx_core.models.checkpoint_module`, filled from GPT-SoVITS's released files too."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_core import network
 from mlx_core.errors import InputError, MissingCheckpointError
-from mlx_core.network import Array, Conv1d, Conv2d, ConvTranspose1d, check_sizes, fold_weight_norm, sizes
+from mlx_core.models import (
+    Array,
+    Conv1d,
+    Conv2d,
+    ConvTranspose1d,
+    check_sizes,
+    checkpoint_module,
+    fold_weight_norm,
+    sizes,
+)
 
 from .released import read_released
 
 __all__ = [
     "Array",
+    "CheckpointModule",
     "Conv1d",
     "Conv2d",
     "ConvTranspose1d",
-    "Network",
     "check_sizes",
     "fold_weight_norm",
     "ids",
@@ -27,7 +35,7 @@ __all__ = [
 ]
 
 
-class Network(network.Network):
+class CheckpointModule(checkpoint_module.CheckpointModule):
     """A network that a folder fills, or a released `.ckpt` or `.pth` file."""
 
     @classmethod

@@ -1,7 +1,7 @@
 """The files that GPT-SoVITS releases: `.ckpt` and `.pth` with weights, configuration and a line about their making.
 
 They are torch's zip files, of which some have two bytes of their own where the zip has `PK`; the configuration may be
-pickled as the class `utils.HParams`. Nothing in them is run (see `mlx_core.torch_checkpoint`).
+pickled as the class `utils.HParams`. Nothing in them is run (see `mlx_core.checkpoints.torch.checkpoint`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_core.checkpoints import load_pytorch_checkpoint, state_dict_of
 from mlx_core.errors import ConfigError, MissingCheckpointError, WeightsError
-from mlx_core.torch_checkpoint import load_pytorch_checkpoint, state_dict_of
 
 from .lora import is_lora
 

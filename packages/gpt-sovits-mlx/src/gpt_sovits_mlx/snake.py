@@ -13,7 +13,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core.activations import BLOCK, as_polynomials, polynomial, rounded
+from mlx_core.ops.activations import BLOCK, as_polynomials, polynomial, rounded
 
 _EPS = 1e-9
 # sin(pi r) / r in r^2, |r| <= 1/2, within 2e-9

@@ -21,7 +21,7 @@ from mlx_core.config import BaseConfig
 from mlx_core.errors import InputError, WeightsError
 
 from .features import MEL_BINS
-from .network import Conv2d, Network, check_sizes
+from .network import CheckpointModule, Conv2d, check_sizes
 
 _EPS = 1e-5
 _REDUCTION = 4
@@ -51,7 +51,7 @@ class ERes2NetV2Config(BaseConfig):
         check_sizes(self, ("m_channels", "baseWidth", "scale", "expansion"))
 
 
-class ERes2NetV2(Network):
+class ERes2NetV2(CheckpointModule):
     """The speaker net."""
 
     model_type = "eres2netv2"

@@ -24,7 +24,7 @@ from mlx_core.cache import Mask
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
 
-from .network import Array, Network, check_sizes, ids, sizes
+from .network import Array, CheckpointModule, check_sizes, ids, sizes
 
 BERT_WIDTH = 1024
 
@@ -69,7 +69,7 @@ class Sentence:
     target_phones: int | None = None
 
 
-class T2S(Network):
+class T2S(CheckpointModule):
     """The text-to-semantic network."""
 
     model_type = "gpt-sovits-t2s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core.attention import attend_to_all
+from mlx_core.ops import bidirectional_attention
 
 
 class SelfAttention(nn.Module):
@@ -26,6 +26,6 @@ class SelfAttention(nn.Module):
             self[name](x).reshape(B, L, self._heads, -1).transpose(0, 2, 1, 3)  # [B, H, L, D / H]
             for name in self._names[:3]
         )
-        out = attend_to_all(q, k, v, scale=(D // self._heads) ** -0.5)
+        out = bidirectional_attention(q, k, v, scale=(D // self._heads) ** -0.5)
         out = out.transpose(0, 2, 1, 3).reshape(B, L, D)
         return self[self._names[3]](out) if len(self._names) > 3 else out

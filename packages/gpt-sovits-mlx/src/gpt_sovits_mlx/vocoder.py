@@ -18,7 +18,7 @@ import mlx.nn as nn
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
 
-from .network import Array, Conv1d, ConvTranspose1d, Network, check_sizes, sizes
+from .network import Array, CheckpointModule, Conv1d, ConvTranspose1d, check_sizes, sizes
 
 MEL_CHUNK_FRAMES = 256
 EDGE_KERNEL = 7
@@ -197,7 +197,7 @@ class MelVocoderConfig(GeneratorConfig):
         check_sizes(self, ("num_mels", "sampling_rate"))
 
 
-class MelVocoder(Network):
+class MelVocoder(CheckpointModule):
     """What v3's and v4's vocoders share: a subclass makes `[B, samples]` of `[B, T, mels]`."""
 
     config: MelVocoderConfig

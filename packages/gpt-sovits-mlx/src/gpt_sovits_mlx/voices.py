@@ -17,9 +17,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_core.checkpoints import load_safetensors, new_folder
 from mlx_core.errors import InputError, MissingCheckpointError, WeightsError
-from mlx_core.weights import load_safetensors
-from mlx_core.writing import new_folder
 
 from .models import Models
 from .sovits_v3 import Prompt

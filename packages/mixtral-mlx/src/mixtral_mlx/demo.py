@@ -10,8 +10,8 @@ import dataclasses
 
 import mlx.core as mx
 
+from mlx_core.checkpoints import Checkpoint
 from mlx_core.config import QuantizationConfig
-from mlx_core.weights import Checkpoint
 
 _EXPERTS, _CHOSEN = 4, 2
 

@@ -16,8 +16,7 @@ import mlx.core as mx
 
 from mlx_core.config import DecoderConfig
 from mlx_core.errors import ConfigError
-from mlx_core.experts import SoftmaxMoE, stack_experts
-from mlx_core.layers import Attention, CausalLM, DecoderLayer
+from mlx_core.models import Attention, CausalLM, DecoderLayer, SoftmaxMoE, stack_experts
 
 _BLOCK = "block_sparse_moe"
 _PART_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}

@@ -18,10 +18,9 @@ import mlx.core as mx
 import numpy as np
 
 from . import backend
-from .conversion import save_model
 from .errors import BackendError, InputError
 from .generation import stream_generate
-from .layers import CausalLM
+from .models import CausalLM, save_model
 
 Contestant = Callable[[list[int], int], Iterable[Any]]
 """(prompt, tokens to generate) -> an iterator that yields once per token."""

@@ -14,23 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from .cache import KeyValueCache, RotatingKVCache, quantize_cache
-from .chat import ChatSession
+from .checkpoints import Checkpoint
 from .config import QUANTIZATION_MODES
-from .conversion import convert_model
 from .errors import InputError, MissingCheckpointError, MLXCoreError
-from .evaluation import perplexity
-from .generation import stream_generate
-from .layers import CausalLM
-from .loading import load, load_model
-from .quantization import RECIPES
-from .reply import ReplyParser
-from .reply_formats import reply_format
-from .request import GenerationStats
-from .sampler import SamplingParams
-from .speculative import Draft, DraftModel, PromptLookup
+from .generation import (
+    ChatSession,
+    Draft,
+    DraftModel,
+    GenerationStats,
+    PromptLookup,
+    SamplingParams,
+    perplexity,
+    stream_generate,
+)
+from .models import RECIPES, CausalLM, convert_model, load, load_model
 from .terminal import exit_status, fail, note, progress, stdin
-from .tokenizer import Tokenizer
-from .weights import Checkpoint
+from .text import ReplyParser, Tokenizer, reply_format
 
 # What a command fills in by itself.
 _OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "template"})

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from .backend import DTYPES  # first: without MLX it says what to install
+
+# isort: split
 import mlx.core as mx
 
-from .backend import DTYPES
 from .errors import ConfigError, MissingCheckpointError
-from .rope import RoPE, initialize_rope
+from .ops import RoPE, initialize_rope
 
 # The largest config.json of a released model is some 100 kB; anything near this is not a configuration.
 _MAX_JSON_BYTES = 64 * 2**20

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from mlx_core.config import DecoderConfig
 from mlx_core.errors import ConfigError
-from mlx_core.layers import Attention, CausalLM, DecoderLayer, GatedMLP
+from mlx_core.models import Attention, CausalLM, DecoderLayer, GatedMLP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_core.config import DecoderConfig
-from mlx_core.layers import Attention, CausalLM, DecoderLayer, GatedMLP
-from mlx_core.rope import RoPE
+from mlx_core.models import Attention, CausalLM, DecoderLayer, GatedMLP
+from mlx_core.ops import RoPE
 
 
 @dataclass(frozen=True, kw_only=True)

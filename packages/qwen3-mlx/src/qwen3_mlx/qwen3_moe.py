@@ -16,8 +16,7 @@ from typing import Any, Self
 import mlx.core as mx
 
 from mlx_core.errors import ConfigError
-from mlx_core.experts import SoftmaxMoE, stack_experts
-from mlx_core.layers import CausalLM, DecoderLayer, GatedMLP
+from mlx_core.models import CausalLM, DecoderLayer, GatedMLP, SoftmaxMoE, stack_experts
 
 from . import qwen3
 

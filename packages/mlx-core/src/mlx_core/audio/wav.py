@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import AudioError
-from ..writing import whole_file
+from ..files import atomic_file
 from .samples import AnySamples, Samples, as_samples, check_finite, check_rate, to_mono
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -171,7 +171,7 @@ def save_wav(path: str | os.PathLike[str], samples: AnySamples, sample_rate: int
         *(b"data", size),
     )
     try:
-        with whole_file(path) as temporary, temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             file.write(header)
             step = max(1, _BLOCK_BYTES // frame_bytes)
             for first in range(0, len(frames), step):

@@ -1,6 +1,9 @@
 """Key-value caches: one protocol, several kinds."""
 
-from ..packed import Held, Packed, Turned
+from .. import backend as backend  # first: without MLX it says what to install
+
+# isort: split
+from ..ops.packed import HadamardPacked, MaybePacked, Packed
 from .batch import BatchKVCache
 from .concat import ConcatKeyValueCache
 from .protocol import KeyValueCache, Mask
@@ -12,16 +15,16 @@ from .step import KVCache
 __all__ = [
     "BatchKVCache",
     "ConcatKeyValueCache",
-    "Held",
+    "HadamardPacked",
     "KVCache",
     "KeyValueCache",
     "Mask",
+    "MaybePacked",
     "Packed",
     "QuantizedBatchKVCache",
     "QuantizedKVCache",
     "QuantizedRotatingKVCache",
     "RotatingKVCache",
-    "Turned",
     "load_prompt_cache",
     "quantize_cache",
     "save_prompt_cache",

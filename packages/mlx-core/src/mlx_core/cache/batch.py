@@ -14,9 +14,8 @@ from typing import ClassVar, Self
 
 import mlx.core as mx
 
-from ..attention import check_window
 from ..errors import CacheError
-from ..packed import Held
+from ..ops import MaybePacked, check_window
 from .buffered import BufferedCache, check_count, parse_counts
 from .protocol import KeyValueCache, Mask, check_trim
 from .rotating import RotatingKVCache
@@ -126,7 +125,7 @@ class BatchKVCache(BufferedCache):
                 )
         self._offsets = offsets
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Held, Held]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[MaybePacked, MaybePacked]:
         """Append n columns to every row, blank or not: `[B, Hk, n, D]`."""
         new = self._pack(keys, values)
         if keys.shape[0] != self.batch_size:

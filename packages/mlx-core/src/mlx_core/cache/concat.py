@@ -9,8 +9,8 @@ from typing import Self
 
 import mlx.core as mx
 
-from ..attention import causal_mask
 from ..errors import CacheError
+from ..ops import causal_mask
 from .protocol import Mask, check_trim, check_update
 from .storage import PLAIN
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 import mlx.core as mx
 
 from ..errors import CacheError
-from ..packed import Held
+from ..ops import MaybePacked
 
 Mask = mx.array | Literal["causal"] | None
 
@@ -64,7 +64,7 @@ class KeyValueCache(Protocol):
         """The cache that `state` and `meta_state` came from. Raises CacheError where they don't fit."""
         ...
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Held, Held]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[MaybePacked, MaybePacked]:
         """Append L tokens; returns the keys and values to attend to, which `make_mask(L)` describes. A quantised cache
         returns them `Packed`.
         """

@@ -29,18 +29,18 @@ class _Quantized(BufferedCache):
 
     @property
     def packing(self) -> tuple[str, ...]:
-        """Bits, group size and whether turned, as `meta_state` has them."""
+        """Bits, group size and whether Hadamard-transformed, as `meta_state` has them."""
         return self._storage.meta
 
     @property
-    def turned(self) -> bool:
-        """Whether keys and values are turned before they are packed; see `quantize_cache`."""
-        return self._storage.turned
+    def hadamard(self) -> bool:
+        """Whether keys and values go through a Hadamard transform before they are packed; see `quantize_cache`."""
+        return self._storage.hadamard
 
     def _restore_storage(self, meta_state: tuple[str, ...]) -> tuple[str, ...]:
-        names = ("bits", "group_size", "turned")
-        bits, group_size, turned = parse_counts(type(self).__name__, names, meta_state[:3])
-        self._storage = PackedStorage(bits, group_size, bool(turned))
+        names = ("bits", "group_size", "hadamard")
+        bits, group_size, hadamard = parse_counts(type(self).__name__, names, meta_state[:3])
+        self._storage = PackedStorage(bits, group_size, bool(hadamard))
         return meta_state[3:]
 
 
@@ -50,8 +50,8 @@ class QuantizedKVCache(_Quantized, KVCache):
     A token then takes bits / 8 bytes for each of its numbers and two of its dtype's for each group.
     """
 
-    def __init__(self, bits: int = 8, group_size: int = 64, step: int = 256, *, turned: bool = False) -> None:
-        self._storage = PackedStorage(bits, group_size, turned)
+    def __init__(self, bits: int = 8, group_size: int = 64, step: int = 256, *, hadamard: bool = False) -> None:
+        self._storage = PackedStorage(bits, group_size, hadamard)
         KVCache.__init__(self, step)
 
 
@@ -59,9 +59,9 @@ class QuantizedRotatingKVCache(_Quantized, RotatingKVCache):
     """A RotatingKVCache whose tokens are quantised."""
 
     def __init__(
-        self, max_size: int, keep: int = 0, bits: int = 8, group_size: int = 64, *, turned: bool = False
+        self, max_size: int, keep: int = 0, bits: int = 8, group_size: int = 64, *, hadamard: bool = False
     ) -> None:
-        self._storage = PackedStorage(bits, group_size, turned)
+        self._storage = PackedStorage(bits, group_size, hadamard)
         RotatingKVCache.__init__(self, max_size, keep)
 
 
@@ -79,9 +79,9 @@ class QuantizedBatchKVCache(_Quantized, BatchKVCache):
         bits: int = 8,
         group_size: int = 64,
         *,
-        turned: bool = False,
+        hadamard: bool = False,
     ) -> None:
-        self._storage = PackedStorage(bits, group_size, turned)
+        self._storage = PackedStorage(bits, group_size, hadamard)
         BatchKVCache.__init__(self, left_padding, max_size, keep)
 
 
@@ -94,23 +94,23 @@ _KINDS: dict[type[KeyValueCache], type[QuantizedKVCache | QuantizedRotatingKVCac
 
 
 def quantize_cache(
-    cache: Sequence[KeyValueCache], *, bits: int = 8, group_size: int = 64, turned: bool = True
+    cache: Sequence[KeyValueCache], *, bits: int = 8, group_size: int = 64, hadamard: bool = True
 ) -> list[KeyValueCache]:
     """The layers' caches with their tokens quantised, at any time: before the first token or in a conversation.
 
-    turned: keys and values are turned by a Hadamard matrix before they are packed, and queries and results at
+    hadamard: keys and values are multiplied by a Hadamard matrix before they are packed, and queries and results at
     attention, which leaves less of the error (some models have a few keys that are hundreds of times the others) for
     little work; mlx-lm doesn't, and reads saved caches only without it. The given caches stay as they are; layers
     that are quantised alike already are copied. Raises CacheError where head_dim is no multiple of `group_size`, or
     for a layer that is quantised otherwise.
     """
-    storage = PackedStorage(bits, group_size, turned)
+    storage = PackedStorage(bits, group_size, hadamard)
     result: list[KeyValueCache] = []
     for layer in cache:
         if isinstance(layer, QuantizedKVCache | QuantizedRotatingKVCache | QuantizedBatchKVCache):
             if layer.packing != storage.meta:
                 raise CacheError(
-                    f"this cache is quantised already, (bits, group_size, turned) = {layer.packing}; packing it again as "
+                    f"this cache is quantised already, (bits, group_size, hadamard) = {layer.packing}; packing it again as "
                     f"{storage.meta} would lose twice."
                 )
             result.append(layer.copy())

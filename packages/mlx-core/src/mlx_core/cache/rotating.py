@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ..errors import CacheError
-from ..packed import Held
+from ..ops import MaybePacked
 from .buffered import BufferedCache, check_count, parse_counts
 from .protocol import Mask, can_trim, check_trim
 from .storage import Planes, alias, grown, join, window, write
@@ -83,7 +83,7 @@ class RotatingKVCache(BufferedCache):
         elif offset:
             raise CacheError(f"a {kind} that saw {offset} tokens must hold some; its state is empty.")
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Held, Held]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[MaybePacked, MaybePacked]:
         new = self._pack(keys, values)
         n = keys.shape[2]
         if n == 1 and self._held <= self._max_size:
@@ -93,7 +93,7 @@ class RotatingKVCache(BufferedCache):
         self._offset += n
         return self._storage.unpack(alias(planes))
 
-    def _append_one(self, new: Planes) -> tuple[Held, Held]:
+    def _append_one(self, new: Planes) -> tuple[MaybePacked, MaybePacked]:
         full = self._held == self._max_size
         slot = self._oldest if full else self._held
         held = self._held if full else self._held + 1

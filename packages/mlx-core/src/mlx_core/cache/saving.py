@@ -19,7 +19,7 @@ import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CacheError
-from ..writing import whole_file
+from ..files import atomic_file
 from .batch import BatchKVCache
 from .concat import ConcatKeyValueCache
 from .protocol import KeyValueCache
@@ -95,7 +95,7 @@ def _entries(layer: KeyValueCache) -> tuple[str, list[Any]]:
         return "ConcatenateKVCache", list(planes)
     if type(layer) in (KVCache, ConcatKeyValueCache):  # mlx-lm has no way to write a ConcatenateKVCache that is empty
         return "KVCache", [*planes, layer.offset]
-    if type(layer) is QuantizedKVCache and not layer.turned:
+    if type(layer) is QuantizedKVCache and not layer.hadamard:
         held = (tuple(planes[:3]), tuple(planes[3:])) if layer.state else planes
         return "QuantizedKVCache", [*held, layer.offset, layer.group_size, layer.bits]
     if type(layer) is RotatingKVCache:
@@ -344,7 +344,7 @@ def _read(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
 
 def _write(path: Path, arrays: dict[str, mx.array], info: dict[str, str]) -> None:
     try:
-        with whole_file(path) as temporary, temporary.open("wb") as file:  # by name MLX would append a suffix
+        with atomic_file(path) as temporary, temporary.open("wb") as file:  # by name MLX would append a suffix
             mx.save_safetensors(file, arrays, metadata=info)
     except (OSError, RuntimeError, ValueError) as error:
         raise CacheError(f"{path} can't be written: {error}.") from error

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ..attention import causal_mask
-from ..packed import Held
+from ..ops import MaybePacked, causal_mask
 from .buffered import BufferedCache, check_count, parse_counts
 from .protocol import Mask, check_trim
 from .storage import alias, grown, window, write
@@ -54,7 +53,7 @@ class KVCache(BufferedCache):
             self._planes = alias(self._check_state(state))
             self._offset = state[0].shape[2]
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Held, Held]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[MaybePacked, MaybePacked]:
         new = self._pack(keys, values)
         stop = self._offset + keys.shape[2]
         self._planes = write(grown(self._planes, new, self._offset, stop, self.step), new, self._offset)

@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ..config import LayerQuantization
 from ..errors import CacheError, ConfigError
-from ..packed import Held, Packed, Turned, can_turn, turn
+from ..ops import HadamardPacked, MaybePacked, Packed, hadamard_transform, has_hadamard
 
 Planes = tuple[mx.array, ...]
 
@@ -31,7 +31,7 @@ class Storage:
         """`[B, Hk, L, D]` each, to planes."""
         return keys, values
 
-    def unpack(self, planes: Planes) -> tuple[Held, Held]:
+    def unpack(self, planes: Planes) -> tuple[MaybePacked, MaybePacked]:
         """Planes to what `scaled_dot_product_attention` takes."""
         keys, values = planes
         return keys, values
@@ -63,13 +63,13 @@ class Storage:
 class PackedStorage(Storage):
     """Tokens quantised one by one (affine), in `bits` and groups of `group_size` along head_dim.
 
-    `turned`: keys and values whose head_dim is a power of 2 are turned first (see `turn`).
+    `hadamard`: keys and values whose head_dim is a power of 2 are Hadamard-transformed first (see `hadamard_transform`).
     """
 
     names = tuple(f"{held} {part}" for held in ("keys", "values") for part in ("weight", "scales", "biases"))
 
-    def __init__(self, bits: int, group_size: int, turned: bool = False) -> None:
-        self.turned = turned
+    def __init__(self, bits: int, group_size: int, hadamard: bool = False) -> None:
+        self.hadamard = hadamard
         try:
             self.packing = LayerQuantization(group_size, bits)
         except ConfigError as error:
@@ -77,8 +77,8 @@ class PackedStorage(Storage):
 
     @property
     def meta(self) -> tuple[str, ...]:
-        """`bits`, `group_size` and `turned`, 0 or 1."""
-        return str(self.bits), str(self.group_size), str(int(self.turned))
+        """`bits`, `group_size` and `hadamard`, 0 or 1."""
+        return str(self.bits), str(self.group_size), str(int(self.hadamard))
 
     @property
     def bits(self) -> int:
@@ -96,15 +96,17 @@ class PackedStorage(Storage):
                     f"multiple of group_size, {self.group_size}, and the dtype floating. Use another group_size, or a "
                     "cache that isn't quantised."
                 )
-        keys, values = (turn(array) if self._turns(array.shape[-1]) else array for array in (keys, values))
+        keys, values = (
+            hadamard_transform(array) if self._transforms(array.shape[-1]) else array for array in (keys, values)
+        )
         return (*mx.quantize(keys, self.group_size, self.bits), *mx.quantize(values, self.group_size, self.bits))
 
-    def _turns(self, head_dim: int) -> bool:
-        return self.turned and can_turn(head_dim)
+    def _transforms(self, head_dim: int) -> bool:
+        return self.hadamard and has_hadamard(head_dim)
 
-    def unpack(self, planes: Planes) -> tuple[Held, Held]:
+    def unpack(self, planes: Planes) -> tuple[MaybePacked, MaybePacked]:
         keys, values = (
-            (Turned if self._turns(shape[3]) else Packed)(*planes[first : first + 3])
+            (HadamardPacked if self._transforms(shape[3]) else Packed)(*planes[first : first + 3])
             for first, shape in zip((0, 3), self.shapes(planes), strict=True)
         )
         return keys, values

@@ -1,5 +1,8 @@
 """Fused kernels: Metal, CUDA and portable forms of one definition."""
 
+from .. import backend as backend  # first: without MLX it says what to install
+
+# isort: split
 from .modulate import fused_modulate
 from .swiglu import fused_swiglu
 

@@ -1,0 +1,115 @@
+"""A conversation whose history stays in the cache, so that each turn computes only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from ..cache import KeyValueCache
+from ..cache.protocol import can_trim
+from ..text import Message, Reply, ReplyParser, Tokenizer, Tool, reply_format
+from .generation import Generate
+from .prefill import OnProgress
+from .request import GenerationChunk, GenerationStats, LanguageModel
+from .sampler import SamplingParams
+
+
+class ChatSession:
+    """Messages, and a cache that holds the tokens of as many of them as have been computed.
+
+    Thinking and tool calls are told apart from the text of an answer: after each turn `reply` holds them, and the
+    history what the chat template wants of them. An answer that is broken off (by closing its iterator, or Ctrl-C)
+    stays in the history as far as it came.
+
+    tools: JSON schemas of functions that the model may call; give the results to `send` as `tool_message`s.
+    template_variables: what else the template reads. make_cache: gives the cache in place of `model.make_cache`.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        params: SamplingParams | None = None,
+        system: str | None = None,
+        tools: Sequence[Tool] | None = None,
+        template_variables: dict[str, Any] | None = None,
+        make_cache: Callable[[], list[KeyValueCache]] | None = None,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._params = params
+        self._variables = template_variables or {}
+        self._system = system
+        self._tools = tools
+        self._format = reply_format(tokenizer.template_source(tools=bool(tools)))
+        self._make_cache = make_cache or (lambda: model.make_cache())
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the conversation, but not the system message."""
+        self.messages: list[dict[str, Any]] = [{"role": "system", "content": self._system}] if self._system else []
+        self._cache: list[KeyValueCache] = self._make_cache()
+        self._cached: list[int] = []
+        self.stats: GenerationStats | None = None
+        self.reply: Reply | None = None
+
+    def send(
+        self, text: str | Sequence[Message], on_progress: OnProgress | None = None
+    ) -> Generator[GenerationChunk, None, None]:
+        """The answer to what the user says, or to messages (results of tools), chunk by chunk, marks and all; `reply`
+        then tells its parts apart. A turn that fails before its first chunk leaves the history as it was.
+        """
+        before = len(self.messages)
+        self.messages += [{"role": "user", "content": text}] if isinstance(text, str) else [dict(m) for m in text]
+        generation: Generate | None = None
+        self.stats = self.reply = None
+        parser = None
+        try:
+            prompt = self._tokenizer.apply_chat_template(
+                self._format.messages(self.messages), tools=self._tools, **self._variables
+            )
+            tokens = self._tokenizer.encode(prompt, add_special_tokens=False)
+            parser = ReplyParser(
+                self._format, tools=self._tools or [], thinking_open=self._format.opens_thinking(prompt)
+            )
+            reused = self._reuse(tokens)
+            generation = Generate(
+                self._model,
+                self._tokenizer,
+                tokens[reused:],
+                params=self._params,
+                cache=self._cache,
+                on_progress=on_progress,
+                shown_special_tokens=self._format.special_tokens,
+            )
+            for chunk in generation:
+                parser.feed(chunk.text)
+                yield chunk
+        finally:
+            if generation is not None:
+                generation.close()
+                self.stats = generation.stats
+                offset = self._cache[0].offset if self._cache else 0
+                self._cached = [*tokens, *generation.tokens][:offset]
+            if parser is not None and generation is not None and generation.tokens:
+                parser.finish()
+                self.reply = parser.reply
+                self.messages.append(self.reply.to_message())
+            else:
+                del self.messages[before:]
+
+    def _reuse(self, tokens: list[int]) -> int:
+        """Cut the cache to what it shares with `tokens`, which keeps at least one to compute; returns how many that
+        is.
+        """
+        limit = min(len(self._cached), len(tokens) - 1)
+        shared = next((i for i in range(limit) if self._cached[i] != tokens[i]), limit)
+        surplus = len(self._cached) - shared
+        if surplus and all(can_trim(layer, surplus) for layer in self._cache):
+            for layer in self._cache:
+                layer.trim(surplus)
+        elif surplus:
+            self._cache, shared = self._make_cache(), 0
+        self._cached = tokens[:shared]
+        return shared

@@ -1,0 +1,76 @@
+"""How well a model predicts a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..cache import KeyValueCache
+from ..errors import InputError
+from .request import LanguageModel, encode_prompt
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """`nll`: mean negative log-likelihood in nats over `tokens` predicted tokens."""
+
+    nll: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nll)
+
+
+def perplexity(
+    model: LanguageModel,
+    tokens: Sequence[int],
+    *,
+    window: int | None = None,
+    make_cache: Callable[[], Sequence[KeyValueCache]] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Perplexity:
+    """Perplexity of a text, read in windows that don't overlap: each token is predicted from those before it in its
+    window, of 1024 tokens where the model's context allows.
+
+    make_cache: what the tokens of a window go through, for instance quantised caches; None for none. A window's first
+    token is given, except that it's the previous window's last one, so every token but the text's
+    first counts. Raises InputError for fewer than two tokens.
+    """
+    if len(tokens) < 2:
+        raise InputError(f"perplexity needs at least two tokens: one to predict the other from; got {len(tokens)}.")
+    tokens = encode_prompt(None, tokens, vocab_size=getattr(model, "vocab_size", None))
+    context = getattr(model, "context_length", None)
+    if window is None:
+        window = min(1024, context or 1024)
+    if window < 1 or (context is not None and window > context):
+        raise InputError(f"window is a number of tokens, from 1 to the model's context of {context}; got {window}.")
+    total = 0.0
+    count = len(tokens) - 1
+    for start in range(0, count, window):
+        stop = min(start + window, count)
+        cache = None if make_cache is None else make_cache()
+        logits = model(mx.array(list(tokens[start:stop]))[None], cache)[0].astype(mx.float32)  # [n, V]
+        targets = mx.array(list(tokens[start + 1 : stop + 1]))
+        chosen = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        total += float(mx.sum(_log_normalizer(logits) - chosen).item())  # type: ignore[arg-type]
+        if on_progress is not None:
+            on_progress(stop, count)
+    return Perplexity(total / count, count)
+
+
+def _log_normalizer(logits: mx.array) -> mx.array:
+    """Logsumexp over the last axis of fp32 `[n, V]`, summed in blocks.
+
+    MLX's CPU sums one after the other: over a vocabulary that costs 1e-4 nats, always to the same side.
+    """
+    best = mx.max(logits, axis=-1, keepdims=True)
+    terms = mx.exp(logits - best)
+    terms = mx.pad(terms, [(0, 0), (0, -terms.shape[-1] % _BLOCK)])
+    blocks = mx.sum(terms.reshape(terms.shape[0], -1, _BLOCK), axis=-1)
+    return mx.log(mx.sum(blocks, axis=-1)) + best[:, 0]

@@ -1,0 +1,44 @@
+"""A prompt's tokens into a cache, in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import mlx.core as mx
+
+from ..cache import KeyValueCache
+from ..errors import InputError
+from .request import LanguageModel
+
+OnProgress = Callable[[int, int], None]
+
+
+def prefill(
+    model: LanguageModel,
+    tokens: mx.array,
+    cache: Sequence[KeyValueCache],
+    step_size: int,
+    total: int,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Tokens `[B, L]`, none or many, into the cache, `step_size` at a time. `on_progress` is called with (columns done,
+    `total`) after each chunk, and with (total, total) at the end.
+    """
+    count = tokens.shape[1]
+    for start in range(0, count, step_size):
+        stop = min(start + step_size, count)
+        model(tokens[:, start:stop], cache)
+        for layer in reversed(cache):  # the last layer's needs all others': one evaluation does the work
+            layer.materialize()
+        if stop < count:  # chunks grow with what is cached: buffers of the last one don't fit the next
+            mx.clear_cache()
+        if on_progress is not None:
+            on_progress(stop, total)
+    if on_progress is not None:
+        on_progress(total, total)
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise InputError unless a setting is an integer, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is an integer, 1 or more; got {value!r}.")

@@ -1,0 +1,279 @@
+"""What one prompt asks for, and how far its answer is: shared by single, speculative and batched generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from numbers import Integral
+from typing import Any, Literal, Protocol
+
+import mlx.core as mx
+
+from ..cache import KeyValueCache
+from ..errors import InputError
+from ..text import Tokenizer, reply_format
+from ..text.delimiters import overlap
+from .sampler import LazyLogprobs, RequestSampler, Sampler, SamplingParams, ThinkingMarks, TokenLogprob
+
+FinishReason = Literal["stop", "length"]
+Prompt = str | Sequence[int] | mx.array
+
+
+class LanguageModel(Protocol):
+    """What generation needs of a model. Where a model has them, `context_length` and `vocab_size` are checked against,
+    and `requires_full_prefill` has its prompts computed in one pass.
+    """
+
+    def __call__(self, tokens: mx.array, cache: Sequence[KeyValueCache] | None = None) -> mx.array:
+        """Tokens `[B, L]` -> logits `[B, L, V]`, appending to the cache."""
+        ...
+
+    def make_cache(self) -> list[KeyValueCache]:
+        """One empty cache per layer."""
+        ...
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """What a generation has done so far. Times in seconds; rates in tokens per second, 0 while there is nothing to
+    divide.
+
+    `cached_tokens` were in the cache already; `prompt_tokens` were not. The first token counts as prefill, which ends
+    with it. Of the `drafted_tokens` that a draft proposed, `accepted_tokens` were right. In a batch the times are those
+    of the whole batch up to the answer's last token.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    prefill_s: float
+    decode_s: float
+    seed: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        return self.prompt_tokens / self.prefill_s if self.prefill_s else 0.0
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        return (self.generated_tokens - 1) / self.decode_s if self.decode_s else 0.0
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted of the drafted tokens."""
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
+
+
+@dataclass(frozen=True)
+class GenerationChunk:
+    """One token: `text` is what became readable with it (perhaps nothing yet), and the last chunk says why it was the
+    last.
+    """
+
+    text: str
+    token: int
+    logprobs: TokenLogprob | None
+    finish_reason: FinishReason | None
+    stats: GenerationStats
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A whole answer: `tokens` include the one that ended it, `text` neither that nor a stop string."""
+
+    text: str
+    tokens: list[int]
+    finish_reason: FinishReason
+    stats: GenerationStats
+    logprobs: list[TokenLogprob] | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """A whole answer, as text and as token ids."""
+
+    text: str
+    ids: list[int]
+
+
+class GenerationState:
+    """A request while it is answered: token by token, `add` turns what was drawn into chunks, and says when it ends.
+
+    prompt: token ids that aren't in the cache; cached_tokens: how many are. Raises InputError for a prompt that the
+    model's context can't hold.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer | None,
+        prompt: list[int],
+        params: SamplingParams,
+        *,
+        cached_tokens: int = 0,
+        sampler: Sampler | None = None,
+        shown_special_tokens: Sequence[str] = (),
+    ) -> None:
+        if params.stop and tokenizer is None:
+            raise InputError("stop strings need a tokenizer to see the text.")
+        self.params = params
+        self.prompt = prompt
+        self.cached_tokens = cached_tokens
+        self.limit = min(params.max_tokens, _room(model, cached_tokens, len(prompt)))
+        self.tokens: list[int] = []
+        self.drafted = self.accepted = 0
+        self._end_ids = frozenset((*(tokenizer.eos_token_ids if tokenizer else ()), *params.stop_token_ids))
+        self._detokenizer = tokenizer.detokenizer(shown=shown_special_tokens) if tokenizer else None
+        self._stops = StopStrings(params.stop)
+        self.sampler = RequestSampler(
+            params,
+            vocab_size=getattr(model, "vocab_size", None),
+            prompt_tokens=prompt,
+            end_token_ids=sorted(self._end_ids),
+            thinking=None if params.thinking_budget is None else thinking_marks(tokenizer),
+            sampler=sampler,
+        )
+        self._started = self._first_token_at = self._latest_at = 0.0
+
+    def start(self) -> None:
+        """The clock starts here."""
+        self._started = self._latest_at = time.perf_counter()
+
+    def prefilled(self) -> None:
+        """The prompt is in the cache, or almost."""
+        self._latest_at = time.perf_counter()
+
+    def add(self, token: int, logprobs: LazyLogprobs | None) -> GenerationChunk:
+        """The next token, as soon as it is known; the chunk's `finish_reason` says whether it is the last."""
+        self.tokens.append(token)
+        self._latest_at = time.perf_counter()
+        self._first_token_at = self._first_token_at or self._latest_at
+        ends = token in self._end_ids
+        readable = "" if self._detokenizer is None or ends else self._detokenizer.add(token)
+        text, stopped = self._stops.feed(readable)
+        reason: FinishReason | None = None
+        if stopped or ends:
+            reason = "stop"
+        elif len(self.tokens) >= self.limit:
+            reason = "length"
+        if reason is not None and not stopped:
+            rest, stopped = self._stops.finish(self._detokenizer.flush() if self._detokenizer else "")
+            text += rest
+            reason = "stop" if stopped else reason
+        return GenerationChunk(text, token, logprobs.read() if logprobs is not None else None, reason, self.stats)
+
+    @property
+    def stats(self) -> GenerationStats:
+        return GenerationStats(
+            prompt_tokens=len(self.prompt),
+            cached_tokens=self.cached_tokens,
+            generated_tokens=len(self.tokens),
+            prefill_s=(self._first_token_at or self._latest_at) - self._started,
+            decode_s=self._latest_at - self._first_token_at if self._first_token_at else 0.0,
+            seed=self.sampler.seed,
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
+        )
+
+    def result(self, chunks: Sequence[GenerationChunk]) -> GenerationResult:
+        """The whole answer, made of its chunks."""
+        logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs] if self.params.logprobs is not None else None
+        return GenerationResult(
+            text="".join(chunk.text for chunk in chunks),
+            tokens=[chunk.token for chunk in chunks],
+            finish_reason=(chunks[-1].finish_reason if chunks else None) or "length",
+            stats=self.stats,
+            logprobs=logprobs,
+        )
+
+
+class StopStrings:
+    """Finds stop strings in text that comes in pieces, holding back what may be the start of one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._pending = ""
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """The text that is safe to show, and whether a stop string came up; what follows it is dropped."""
+        self._pending += text
+        found = [at for stop in self._stops if (at := self._pending.find(stop)) >= 0]
+        if found:
+            shown, self._pending = self._pending[: min(found)], ""
+            return shown, True
+        held = max((overlap(self._pending, stop) for stop in self._stops), default=0)
+        keep = len(self._pending) - held
+        shown, self._pending = self._pending[:keep], self._pending[keep:]
+        return shown, False
+
+    def finish(self, text: str) -> tuple[str, bool]:
+        """The last text, with nothing held back."""
+        shown, stopped = self.feed(text)
+        rest, self._pending = self._pending, ""
+        return shown + rest, stopped
+
+
+def thinking_marks(tokenizer: Tokenizer | None) -> ThinkingMarks:
+    """The tokens that open and close thinking. Raises InputError for a tokenizer that has none."""
+    marks = reply_format(tokenizer).thinking or ("<think>", "</think>")
+    ids = [tokenizer.token_id(mark) for mark in marks] if tokenizer is not None else [None, None]
+    if ids[0] is None or ids[1] is None:
+        raise InputError(f"thinking_budget needs a tokenizer in which {' and '.join(marks)} are single tokens.")
+    return ThinkingMarks(ids[0], ids[1])
+
+
+def sampling_params(params: SamplingParams | None, settings: dict[str, Any]) -> SamplingParams:
+    """`params` with single settings replaced; InputError names a setting that doesn't exist."""
+    known = [field.name for field in fields(SamplingParams)]
+    if unknown := sorted(settings.keys() - set(known)):
+        raise InputError(f"unknown setting {unknown[0]!r}; sampling settings are {', '.join(known)}.")
+    return replace(params, **settings) if params is not None else SamplingParams(**settings)
+
+
+def encode_prompt(tokenizer: Tokenizer | None, prompt: Prompt, *, vocab_size: int | None = None) -> list[int]:
+    """Token ids of a prompt, at least one. Raises InputError for an empty prompt and for ids outside the vocabulary."""
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise InputError("a prompt of text needs a tokenizer; give token ids, or a tokenizer.")
+        bos = tokenizer.token(tokenizer.bos_token_id) if tokenizer.bos_token_id is not None else None
+        # a rendered chat template begins with it already
+        tokens = tokenizer.encode(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))
+    else:
+        ids: Any = (
+            prompt.reshape(-1).tolist() if isinstance(prompt, mx.array) and prompt.shape[:-1] in ((), (1,)) else prompt
+        )
+        if not isinstance(ids, Sequence) or isinstance(ids, bytes) or not all(_is_integer(token) for token in ids):
+            raise InputError(
+                f"a prompt is text, or a sequence of token ids; got {type(prompt).__name__}: {prompt!r:.80}."
+            )
+        tokens = [int(token) for token in ids]
+    if not tokens:
+        raise InputError("the prompt is empty: there is no token to continue from.")
+    for token in tokens:
+        if token < 0 or (vocab_size is not None and token >= vocab_size):
+            raise InputError(
+                f"token {token} of the prompt is outside the model's vocabulary of {vocab_size}. Are model and tokenizer a pair?"
+            )
+    return tokens
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's integers too
+
+
+def _room(model: LanguageModel, cached: int, prompt: int) -> int:
+    """How many tokens still fit the model's context after the prompt."""
+    context = getattr(model, "context_length", None)
+    if context is None:
+        return 2**62
+    if cached + prompt > context:
+        raise InputError(
+            f"the prompt has {prompt:,} tokens"
+            + (f" after {cached:,} in the cache" if cached else "")
+            + "; the model's context "
+            f"holds {context:,}. Shorten it, or use a model with a longer context."
+        )
+    return int(context) - cached - prompt + 1  # the last token generated needs no place

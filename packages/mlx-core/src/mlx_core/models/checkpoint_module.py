@@ -1,0 +1,363 @@
+"""What networks other than decoders share: weights under a checkpoint's own names and in its own layouts.
+
+A network is an `mlx.nn.Module` whose paths are the checkpoint's names. Between the two lie a few rules, applied once,
+at load: weight norm is folded, convolutions get MLX's channels-last layout, training's leftovers are dropped. What
+`state_dict` gives keeps the checkpoint's layouts, so there is one way in for released files, our folders and state
+dicts.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+
+from .. import backend
+from ..checkpoints import load_weights, new_folder, write_config, write_weights
+from ..config import LayerQuantization, QuantizationConfig, parse_dtype, read_json
+from ..errors import ConfigError, ConversionError, MissingCheckpointError, MLXCoreError, WeightsError
+from ..ops import conv1d, conv2d, conv_transpose1d
+from .conversion import quantization_table
+from .loading import preserved_random_state
+from .projections import named_parameters
+
+Array = mx.array | npt.NDArray[Any]
+
+_N = TypeVar("_N", bound="CheckpointModule")
+
+# The two spellings of weight norm: gain and direction.
+_WEIGHT_NORM = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+
+
+class Conv1d(nn.Module):
+    """`[B, L, I] -> [B, L_out, O]`; without `bias` where the checkpoint has none. Zero until it is filled."""
+
+    checkpoint_axes: ClassVar[tuple[int, ...]] = (0, 2, 1)  # [O, I, K] -> [O, K, I]
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((outputs, kernel, inputs // groups))
+        if bias:
+            self.bias = mx.zeros((outputs,))
+        self._options = (stride, padding, dilation, groups)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = conv1d(x, self.weight, *self._options)
+        return y + self.bias if "bias" in self else y
+
+    def windows(self, x: mx.array) -> mx.array:
+        """What the kernel meets in one channel without padding: `[B, L, 1] -> [B, L_out, K]`."""
+        B, L, _ = x.shape
+        kernel, stride = self.weight.shape[1], self._options[0]
+        return mx.as_strided(mx.contiguous(x), (B, (L - kernel) // stride + 1, kernel), (L, stride, 1))
+
+
+class ConvTranspose1d(nn.Module):
+    """`[B, L, I] -> [B, (L - 1) stride + kernel - 2 padding, O]`."""
+
+    checkpoint_axes: ClassVar[tuple[int, ...]] = (1, 2, 0)  # [I, O, K] -> [O, K, I]
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, padding: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((outputs, kernel, inputs))
+        self.bias = mx.zeros((outputs,))
+        self._options = (stride, padding)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return conv_transpose1d(x, self.weight, *self._options) + self.bias
+
+
+class Conv2d(nn.Module):
+    """`[B, H, W, I] -> [B, H_out, W_out, O]`."""
+
+    checkpoint_axes: ClassVar[tuple[int, ...]] = (0, 2, 3, 1)  # [O, I, KH, KW] -> [O, KH, KW, I]
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((outputs, kernel, kernel, inputs))
+        if bias:
+            self.bias = mx.zeros((outputs,))
+        self._options = (stride, padding)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = conv2d(x, self.weight, *self._options)
+        return y + self.bias if "bias" in self else y
+
+
+class CheckpointModule(nn.Module):
+    """A network that a checkpoint fills.
+
+    A subclass names its `model_type` (in the config.json of our folders), the checkpoint's tensors that it has no use
+    for, builds itself in `build`, and maps names to its own in `sanitize`.
+    """
+
+    model_type: ClassVar[str]
+    unused: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
+    packable: ClassVar[re.Pattern[str] | None] = None
+    """Which linear layers, by path, `quantize` packs; None: it packs none."""
+    checkpoint_config: dict[str, Any]
+    """The configuration as the checkpoint has it."""
+
+    @classmethod
+    def build(cls, config: Mapping[str, Any], weights: Mapping[str, mx.array]) -> Self:
+        """The network for a checkpoint's configuration, unfilled; `weights` tell what some configurations don't."""
+        raise NotImplementedError(f"{cls.__name__} doesn't say how it is built.")
+
+    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """The checkpoint's names -> the module's. Names that are the module's already stay."""
+        return weights
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        config: Mapping[str, Any] | None,
+        weights: Mapping[str, Array],
+        *,
+        dtype: mx.Dtype | str | None = None,
+        keep_packed: bool | None = None,
+        lazy: bool = False,
+    ) -> Self:
+        """The network that a checkpoint describes.
+
+        config: the checkpoint's own, or None for the released sizes where a checkpoint has none. weights: by the
+        checkpoint's names, in its layouts. dtype: what to compute in; None for what the backend wants, else the
+        weights' own. keep_packed: whether packed weights stay so; None for what the backend wants. lazy: leave the
+        weights uncomputed. Raises ConfigError for a configuration that describes no network, WeightsError for tensors
+        that are missing, unknown or of another shape.
+        """
+        wants = backend.current()
+        arrays = {name: _array(name, value) for name, value in weights.items()}
+        arrays = fold_weight_norm({name: value for name, value in arrays.items() if not cls.unused.match(name)})
+        checked = {} if config is None else dict(config)
+        network = _built(cls, checked, arrays)
+        arrays = network.sanitize(arrays)
+        network.checkpoint_config = checked
+        table = QuantizationConfig.from_config(checked)
+        if table is not None:
+            if wants.keep_packed if keep_packed is None else keep_packed:
+                _pack(network, arrays, table)
+            else:
+                arrays = _unpacked(arrays, table)
+        target = parse_dtype(dtype) or wants.compute_dtype
+        _fill(network, arrays, target)
+        network.eval()
+        if not lazy:
+            mx.eval(network.parameters())
+        return network
+
+    @classmethod
+    def load(cls, path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_packed: bool | None = None) -> Self:
+        """The network in a folder (config.json beside safetensors or pytorch_model.bin), or in whatever else `read`
+        knows; the arguments are those of `from_state_dict`.
+
+        Raises MissingCheckpointError where there is none, ConfigError and WeightsError for one that doesn't fit.
+        """
+        config, weights = cls.read(Path(path))
+        return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
+        """Configuration and tensors of a folder, as they are there. A subclass may read other files too."""
+        if path.is_dir():
+            config = read_json(path / "config.json")
+            found = config.get("model_type", cls.model_type)
+            if found != cls.model_type:
+                raise ConfigError(f"{path} holds a {found!r} model; expected {cls.model_type!r}. Give another folder.")
+            return config, load_weights(path)
+        raise MissingCheckpointError(f"{path} is no folder. Give one that holds config.json and weights.")
+
+    def state_dict(self) -> dict[str, mx.array]:
+        """The weights by name in the checkpoint's layouts, weight norm folded; `from_state_dict` takes them."""
+        layouts = _layouts(self)
+        return {
+            name: value.transpose(_inverse(layouts[name])) if name in layouts else value
+            for name, value in named_parameters(self).items()
+        }
+
+    def quantize(self, bits: int, group_size: int = 64) -> None:
+        """Pack the linear layers that `packable` names into 8 or 4 bits, in groups of 32, 64 or 128 along the input.
+
+        Layers whose width isn't a multiple of the group stay as they are. Raises ConversionError for a network of
+        which none may be packed, and for other numbers.
+        """
+        pattern = self.packable
+        if pattern is None:
+            raise ConversionError(f"a {self.model_type} can't be quantised: it would lose too much. Leave bits out.")
+        if bits not in (4, 8) or group_size not in (32, 64, 128):
+            raise ConversionError(f"bits must be 4 or 8, groups of 32, 64 or 128; found {bits!r} and {group_size!r}.")
+        nn.quantize(
+            self,
+            class_predicate=lambda path, module: (
+                isinstance(module, nn.Linear)
+                and pattern.search(path) is not None
+                and module.weight.shape[-1] % group_size == 0
+                and {"bits": bits, "group_size": group_size}
+            ),
+        )
+
+    def save(self, folder: str | Path, *, files: Mapping[str, Path] | None = None) -> None:
+        """Write config.json, safetensors, and copies of `files` under the names that they are given.
+
+        The folder appears whole or not at all; it must not exist, or be empty. Raises ConversionError.
+        """
+        config = {k: v for k, v in self.checkpoint_config.items() if k not in ("quantization", "quantization_config")}
+        config["model_type"] = self.model_type
+        if table := quantization_table(self):
+            config["quantization"] = table
+        with new_folder(Path(folder)) as target:
+            write_config(target, config)
+            write_weights(target, self.state_dict())
+            for name, source in (files or {}).items():
+                shutil.copyfile(source, target / name)
+
+
+def fold_weight_norm(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    """Weights with g v / |v| in place of each gain g and direction v; the norm is over the axes where g is 1 wide."""
+    result = dict(weights)
+    for name in weights:
+        for gain, direction in _WEIGHT_NORM:
+            prefix = name.removesuffix(gain)
+            if prefix == name or (prefix and prefix[-1] != "."):
+                continue
+            g, v = result.pop(name), result.pop(prefix + direction, None)
+            if v is None:
+                raise WeightsError(f"the checkpoint has {name} but no {prefix}{direction}. The file is incomplete.")
+            if g.ndim != v.ndim or any(wide not in (1, full) for wide, full in zip(g.shape, v.shape, strict=True)):
+                raise WeightsError(f"{name} {g.shape} doesn't fit {prefix}{direction} {v.shape}. The file is damaged.")
+            axes = [axis for axis, wide in enumerate(g.shape) if wide == 1]
+            exact = v.astype(mx.float32)
+            norm = mx.sqrt(mx.sum(exact * exact, axis=axes, keepdims=True))
+            result[f"{prefix}weight"] = (g.astype(mx.float32) * exact / norm).astype(v.dtype)
+    return result
+
+
+def sizes(config: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The table of sizes in a configuration: the one under `section`, or the configuration itself."""
+    table = config.get(section, config)
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"the configuration's {section!r} is a {type(table).__name__}; expected a table.")
+    return dict(table)
+
+
+def check_sizes(config: Any, names: tuple[str, ...], most: int = 2**20) -> None:
+    """Raise ConfigError unless the fields are whole numbers from 1 to `most`, or lists of such."""
+    for name in names:
+        value = getattr(config, name)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+                raise ConfigError(f"{name} must be of whole numbers from 1 to {most}; found {value!r:.100}.")
+
+
+def _array(name: str, value: Array) -> mx.array:
+    if isinstance(value, mx.array):
+        return value
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+        raise WeightsError(f"{name} is a {type(value).__name__}; expected an mx.array or a NumPy array of numbers.")
+    return mx.array(value.astype(np.float32) if value.dtype == np.float64 else value)
+
+
+def _built(cls: type[_N], config: dict[str, Any], weights: Mapping[str, mx.array]) -> _N:
+    try:
+        with preserved_random_state():
+            return cls.build(config, weights)
+    except MLXCoreError:
+        raise
+    except Exception as error:  # whatever MLX and Python raise for sizes that make no array
+        raise ConfigError(
+            f"the configuration describes no {cls.model_type} that can be built: {type(error).__name__}: {error}."
+        ) from error
+
+
+def _layouts(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """For each weight of a convolution the axes that take the checkpoint's layout to MLX's."""
+    return {
+        f"{path}.weight": module.checkpoint_axes
+        for path, module in network.named_modules()
+        if hasattr(module, "checkpoint_axes")
+    }
+
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axes.index(i) for i in range(len(axes)))
+
+
+def _fill(network: CheckpointModule, weights: dict[str, mx.array], dtype: mx.Dtype | None) -> None:
+    """Load the weights. Raises WeightsError unless names and shapes are exactly the network's."""
+    layouts, filled = _layouts(network), {}
+    expected = named_parameters(network)
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        parts = (
+            f"{len(names)} tensors {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+            for what, names in (("are missing", missing), ("have no place in it", unknown))
+            if names
+        )
+        raise WeightsError(f"the checkpoint doesn't fit a {network.model_type}: {'; '.join(parts)}.")
+    for name, like in expected.items():
+        value, axes = weights[name], layouts.get(name)
+        shape = tuple(like.shape) if axes is None else tuple(like.shape[i] for i in _inverse(axes))
+        if tuple(value.shape) != shape:
+            raise WeightsError(
+                f"tensor {name!r} has shape {tuple(value.shape)}; the configuration makes it {shape}. Configuration and "
+                "weights are of different models, or the file is damaged."
+            )
+        if mx.issubdtype(value.dtype, mx.floating) != mx.issubdtype(like.dtype, mx.floating):
+            raise WeightsError(f"tensor {name!r} is {value.dtype}; expected {like.dtype} or its like.")
+        if axes is not None:
+            value = mx.contiguous(value.transpose(axes))
+        filled[name] = value.astype(dtype) if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value
+    network.load_weights(list(filled.items()))
+
+
+def _packings(weights: Mapping[str, mx.array], table: QuantizationConfig) -> dict[str, LayerQuantization]:
+    """The packing of each layer that is packed in the checkpoint."""
+    packings = {}
+    for path in (name.removesuffix(".scales") for name in weights if name.endswith(".scales")):
+        packing = table.for_path(path)
+        if packing is None:
+            raise ConfigError(f"config.json says that {path} isn't quantised, but the checkpoint holds {path}.scales.")
+        packings[path] = packing
+    return packings
+
+
+def _pack(network: CheckpointModule, weights: Mapping[str, mx.array], table: QuantizationConfig) -> None:
+    packings = _packings(weights, table)
+    nn.quantize(
+        network,
+        class_predicate=lambda path, module: packings[path].to_dict() if path in packings else False,
+    )
+
+
+def _unpacked(weights: Mapping[str, mx.array], table: QuantizationConfig) -> dict[str, mx.array]:
+    result = dict(weights)
+    for path, packing in _packings(weights, table).items():
+        weight, scales = result.pop(f"{path}.weight", None), result.pop(f"{path}.scales")
+        biases = result.pop(f"{path}.biases", None)
+        if weight is None:
+            raise WeightsError(f"the checkpoint has {path}.scales but no {path}.weight.")
+        try:
+            full = mx.dequantize(weight, scales, biases, packing.group_size, packing.bits, packing.mode)
+        except (ValueError, RuntimeError) as error:
+            raise WeightsError(f"{path} isn't packed as config.json says ({packing.to_dict()}): {error}") from error
+        result[f"{path}.weight"] = full
+    return result

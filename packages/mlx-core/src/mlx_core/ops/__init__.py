@@ -1,0 +1,38 @@
+"""Operations on arrays that models share: attention, RoPE, activations, convolutions, packed arrays."""
+
+from .. import backend as backend  # first: without MLX it says what to install
+
+# isort: split
+from .activations import gelu, gelu_tanh, mish
+from .attention import (
+    bidirectional_attention,
+    causal_mask,
+    check_window,
+    create_attention_mask,
+    scaled_dot_product_attention,
+)
+from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
+from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform, has_hadamard
+from .rope import RoPE, initialize_rope
+
+__all__ = [
+    "HadamardPacked",
+    "MaybePacked",
+    "Packed",
+    "RoPE",
+    "bidirectional_attention",
+    "causal_mask",
+    "check_window",
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "create_attention_mask",
+    "gelu",
+    "gelu_tanh",
+    "hadamard_transform",
+    "has_hadamard",
+    "initialize_rope",
+    "mish",
+    "scaled_dot_product_attention",
+]

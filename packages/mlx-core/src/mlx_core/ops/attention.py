@@ -1,0 +1,162 @@
+"""Attention masks and scaled dot-product attention.
+
+A mask is one of three things: None (every key is visible), "causal" (the fused kernels' own, aligned at the last
+key), or a boolean array that is true where a key is visible.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import mlx.core as mx
+
+from .. import backend
+from ..errors import InputError
+from .activations import as_polynomials, power_of_two
+from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform
+
+if TYPE_CHECKING:
+    from ..cache import KeyValueCache, Mask
+
+
+# Where exponentials are polynomials: scores that are worked on at once, which stay in a core's cache, and from how
+# many on it is worth the operations' start.
+_SCORES, _FEWEST_SCORES = 2**18, 2**15
+
+# Added to the score of what isn't there, all else is rounded off; finite, so that a row without keys makes no NaN.
+_HIDDEN = -1e30
+
+
+def causal_mask(
+    n: int, offset: int = 0, window_size: int | None = None, return_array: bool = False
+) -> mx.array | Literal["causal"] | None:
+    """The mask of n new tokens over `offset` earlier ones and themselves, keys in the order of their positions.
+
+    Token p sees the keys p - window_size + 1 to p: exactly `window_size` of them, itself included. Returns None for
+    one token that sees everything, "causal" for several, else (or with `return_array`) a boolean `[n, offset + n]`.
+    """
+    check_window(window_size)
+    hides = window_size is not None and offset + n > window_size
+    if not (hides or return_array):
+        return None if n == 1 else "causal"
+    keys = mx.arange(offset + n)[None, :]
+    queries = mx.arange(offset, offset + n)[:, None]
+    mask = keys <= queries
+    return mask & (keys > queries - window_size) if window_size is not None else mask
+
+
+def check_window(window_size: int | None) -> None:
+    """Raise InputError for a window that holds nothing."""
+    if window_size is not None and window_size < 1:
+        raise InputError(f"a window holds at least one key, the token's own; got window_size={window_size}.")
+
+
+def create_attention_mask(
+    h: mx.array, cache: KeyValueCache | None = None, *, window_size: int | None = None, return_array: bool = False
+) -> Mask:
+    """The mask for the tokens of `h`, asked before their keys are appended to `cache`.
+
+    h: `[B, L, ...]`. Returns None for one token when neither a window nor padding hides a cached key, "causal" where
+    the fused kernels can do it, else a boolean array that broadcasts to `[B, 1, L, keys]`. A window of w keeps
+    exactly w keys.
+    """
+    n = h.shape[1]
+    if cache is None:
+        return causal_mask(n, 0, window_size, return_array)
+    return cache.make_mask(n, window_size=window_size, return_array=return_array)
+
+
+def scaled_dot_product_attention(
+    queries: mx.array,
+    keys: MaybePacked,
+    values: MaybePacked,
+    *,
+    cache: KeyValueCache | None = None,
+    scale: float,
+    mask: Mask = None,
+    sinks: mx.array | None = None,
+) -> mx.array:
+    """softmax(scale * queries @ keys^T + mask) @ values, the softmax in fp32.
+
+    queries `[B, H, L, D]`; keys `[B, H_kv, S, D]` and values `[B, H_kv, S, D_v]`, plain or packed, as
+    `cache.update_and_fetch` returns them, which says all that is needed of the cache; H_kv divides H. `sinks` `[H]`
+    are logits that take part in the softmax and have no value. Returns `[B, H, L, D_v]`.
+    """
+    if isinstance(keys, mx.array) and isinstance(values, mx.array):
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
+    if isinstance(keys, mx.array) or isinstance(values, mx.array):
+        raise InputError("keys and values are both arrays or both packed, as a cache returns them.")
+    if isinstance(keys, HadamardPacked):
+        queries = hadamard_transform(queries)
+    # Of a chunk's scores the fused kernel keeps a tile at a time, where products with packed keys make them all.
+    if queries.shape[2] == 1 and backend.current().attend_packed:
+        out = _attend_packed(queries, keys, values, scale, mask, sinks)
+    else:
+        group_size, bits = _packing(keys, queries.shape[-1])
+        k, v = (mx.dequantize(*held, group_size=group_size, bits=bits).astype(queries.dtype) for held in (keys, values))
+        out = mx.fast.scaled_dot_product_attention(queries, k, v, scale=scale, mask=mask, sinks=sinks)
+    return hadamard_transform(out) if isinstance(values, HadamardPacked) else out
+
+
+def bidirectional_attention(
+    q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: mx.array | None = None
+) -> mx.array:
+    """Attention of many tokens to all others, as encoders and diffusion transformers have it.
+
+    `[B, H, T, D]`, keys and values `[B, H, S, D]`, mask `[B, S]`, true for the keys that there are -> `[B, H, T, D]`. A
+    row without keys gives finite numbers of no meaning. On Linux CPUs, whose exponential is scalar code, with
+    `power_of_two`, some heads or some queries of a head at a time.
+    """
+    B, H, T, D = q.shape
+    if B * H * T * k.shape[2] < _FEWEST_SCORES or not as_polynomials(q):
+        seen = None if mask is None else mask[:, None, None]
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=seen)
+    q, k, v = (x.reshape(B * H, -1, D) for x in (q * (scale / math.log(2)), k, v))
+    v = mx.concatenate([v, mx.ones((*v.shape[:2], 1))], axis=-1)  # a column more sums the weights
+    hidden = None if mask is None else mx.repeat(mx.where(mask, 0.0, _HIDDEN), H, axis=0)[:, None]  # [B H, 1, S]
+    heads = max(1, _SCORES // (T * k.shape[1]))
+    queries = T if heads > 1 else max(1, _SCORES // k.shape[1])
+    parts = []
+    for head in range(0, B * H, heads):
+        own = slice(head, head + heads)
+        keys, values = k[own].swapaxes(-1, -2), v[own]
+        rows = []
+        for first in range(0, T, queries):
+            scores = q[own, first : first + queries] @ keys
+            if hidden is not None:
+                scores = scores + hidden[own]
+            largest = mx.stop_gradient(mx.max(scores, axis=-1, keepdims=True))
+            weighted = power_of_two(scores - largest) @ values
+            rows.append(weighted[..., :D] / weighted[..., D:])
+        parts.append(mx.concatenate(rows, axis=1) if len(rows) > 1 else rows[0])
+    return (mx.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(B, H, T, D)
+
+
+def _packing(keys: Packed, head_dim: int) -> tuple[int, int]:
+    """Group size and bits of packed keys."""
+    return head_dim // keys[1].shape[-1], keys[0].shape[-1] * 32 // head_dim
+
+
+def _attend_packed(
+    queries: mx.array, keys: Packed, values: Packed, scale: float, mask: Mask, sinks: mx.array | None
+) -> mx.array:
+    """The definition, with products that read packed keys and values."""
+    B, H, L, D = queries.shape
+    group_size, bits = _packing(keys, D)
+    heads = keys[0].shape[1]
+    q = (queries * scale).reshape(B, heads, H // heads, L, D)
+    k, k_scales, k_biases = (part[:, :, None] for part in keys)  # [B, Hk, 1, S, ...]
+    v, v_scales, v_biases = (part[:, :, None] for part in values)
+    scores = mx.quantized_matmul(q, k, k_scales, k_biases, True, group_size, bits)  # [B, Hk, H / Hk, L, S]
+    if isinstance(mask, mx.array):
+        rows = mx.broadcast_to(mask, (B, H, L, mask.shape[-1])).reshape(B, heads, H // heads, L, -1)
+        scores = mx.where(rows, scores, mx.finfo(scores.dtype).min) if mask.dtype == mx.bool_ else scores + rows
+    if sinks is not None:
+        sink = mx.broadcast_to(sinks.astype(scores.dtype).reshape(1, heads, -1, 1, 1), (*scores.shape[:-1], 1))
+        scores = mx.concatenate([sink, scores], axis=-1)
+    weights = mx.softmax(scores, axis=-1, precise=True)
+    if sinks is not None:
+        weights = weights[..., 1:]
+    out = mx.quantized_matmul(weights, v, v_scales, v_biases, False, group_size, bits)
+    return out.reshape(B, H, L, -1)

@@ -1,0 +1,18 @@
+"""Shared by the tests of families: recorded results, the runner for every architecture, tiny models."""
+
+from .. import backend as backend  # first: without MLX it says what to install
+
+# isort: split
+from .goldens import CACHES, LAYOUTS, Goldens
+from .models import ScriptedModel, byte_tokenizer, check_model, randomize, tiny_model
+
+__all__ = [
+    "CACHES",
+    "LAYOUTS",
+    "Goldens",
+    "ScriptedModel",
+    "byte_tokenizer",
+    "check_model",
+    "randomize",
+    "tiny_model",
+]
