@@ -9,7 +9,10 @@ from .attention import (
     causal_mask,
     check_window,
     create_attention_mask,
+    merge_heads,
+    multi_head,
     scaled_dot_product_attention,
+    split_heads,
 )
 from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform, has_hadamard
@@ -33,6 +36,9 @@ __all__ = [
     "hadamard_transform",
     "has_hadamard",
     "initialize_rope",
+    "merge_heads",
     "mish",
+    "multi_head",
     "scaled_dot_product_attention",
+    "split_heads",
 ]

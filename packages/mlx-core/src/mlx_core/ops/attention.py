@@ -133,6 +133,28 @@ def bidirectional_attention(
     return (mx.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(B, H, T, D)
 
 
+def multi_head(
+    q: mx.array, k: mx.array, v: mx.array, n_heads: int, *, scale: float | None = None, mask: mx.array | None = None
+) -> mx.array:
+    """`bidirectional_attention` in heads: q `[B, T, H D]`, k and v `[B, S, H D]`, mask `[B, S]` -> `[B, T, H D]`.
+
+    scale: of the scores, by default 1 / sqrt(D).
+    """
+    q, k, v = (split_heads(x, n_heads) for x in (q, k, v))
+    return merge_heads(bidirectional_attention(q, k, v, scale=scale or q.shape[-1] ** -0.5, mask=mask))
+
+
+def split_heads(x: mx.array, n_heads: int) -> mx.array:
+    """`[B, L, H D] -> [B, H, L, D]`."""
+    return x.reshape(*x.shape[:2], n_heads, -1).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x: mx.array) -> mx.array:
+    """`[B, H, L, D] -> [B, L, H D]`."""
+    B, _, L, _ = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(B, L, -1)
+
+
 def _packing(keys: Packed, head_dim: int) -> tuple[int, int]:
     """Group size and bits of packed keys."""
     return head_dim // keys[1].shape[-1], keys[0].shape[-1] * 32 // head_dim
