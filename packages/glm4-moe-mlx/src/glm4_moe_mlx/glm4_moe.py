@@ -3,7 +3,7 @@
 The first `first_k_dense_replace` layers are dense. In the others each token goes through the shared experts, which are
 one MLP, and through `num_experts_per_tok` of the routed ones. The router computes in fp32: scores are sigmoids; a bias
 is added for choosing alone; with several groups of experts only the `topk_group` best take part, a group counting
-for the sum of its two best scores; the weights are the scores without the bias. The rope turns half of each head;
+for the sum of its two best scores; the weights are the scores without the bias. RoPE rotates half of each head;
 queries and keys are normed if `use_qk_norm`. Released files also hold a layer that predicts further tokens, which is
 left out.
 

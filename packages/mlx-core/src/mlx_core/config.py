@@ -268,7 +268,7 @@ QUANTIZATION_MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class LayerQuantization:
-    """How one layer's weight is packed."""
+    """The packing of one layer's weight."""
 
     group_size: int
     bits: int
@@ -326,7 +326,7 @@ class QuantizationConfig:
         return cls(default, overrides)
 
     def for_path(self, path: str) -> LayerQuantization | None:
-        """How the module at `path` is packed where it is packed at all; None where the table says that it isn't."""
+        """The packing of the module at `path` where it is packed at all; None where the table says that it isn't."""
         return self.overrides.get(path, self.default)
 
     def to_dict(self) -> dict[str, Any]:

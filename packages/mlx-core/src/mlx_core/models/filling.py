@@ -23,7 +23,7 @@ _M = TypeVar("_M", bound=nn.Module)
 
 @dataclass
 class LoadReport:
-    """How a model was loaded: kept as its `load_report`."""
+    """A model's size, and what loading did with its weights; kept as its `load_report`."""
 
     name: str
     parameters: int = 0

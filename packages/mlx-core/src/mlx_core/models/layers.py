@@ -28,7 +28,7 @@ from .projections import FusedProjections, linear_plan
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a language model takes where it is more than tokens: one of `tokens` `[B, L]` and `embeddings` `[B, L,
+    """A language model's input where it is more than tokens: one of `tokens` `[B, L]` and `embeddings` `[B, L,
     hidden]`.
     """
 
@@ -42,7 +42,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a language model gives for a ModelInput: `logits` `[B, L, V]`, `hidden_states` `[B, L, hidden]` after the
+    """A language model's output for a ModelInput: `logits` `[B, L, V]`, `hidden_states` `[B, L, hidden]` after the
     last norm.
     """
 
@@ -288,7 +288,7 @@ class CausalLM(nn.Module):
     lm_head: nn.Linear
     load_report: Any = None
     load_note: str = ""
-    """What `sanitize` left out of a checkpoint, for the load report."""
+    """Names what `sanitize` left out of a checkpoint, for the load report."""
 
     def __init__(
         self,
