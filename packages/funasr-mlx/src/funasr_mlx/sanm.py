@@ -13,26 +13,21 @@ are, or None where no row is padded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from mlx_core import backend
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import Conv1d, check_sizes
-from mlx_core.ops import conv1d
 
 from .attention import attend
 
 LAYER_NORM_EPS = 1e-12
 """FunASR's own LayerNorm; SenseVoice's is torch's, 1e-5."""
-
-# Numbers of a block whose intermediate results stay in a core's cache.
-_BLOCK = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +103,11 @@ class Memory(Conv1d):
 
     def __call__(self, x: mx.array, mask: mx.array | None = None, before: mx.array | None = None) -> mx.array:
         """`before` `[B, K - 1, D]` are the frames before x, of a stream; without it there are zeros on both sides."""
+        if x.size == 0:
+            return x
         kept = None if mask is None else mask[..., None].astype(x.dtype)
         x = x if kept is None else x * kept
-        y = _depthwise(self.surrounded(x, before), self.weight) + x
+        y = super().__call__(self.surrounded(x, before)) + x
         return y if kept is None else y * kept
 
     def surrounded(self, x: mx.array, before: mx.array | None = None) -> mx.array:
@@ -120,44 +117,6 @@ class Memory(Conv1d):
         T, kernel = x.shape[1], self.weight.shape[1]
         after = max(0, kernel - 1 - self._before)  # below zero the last frames are out of sight
         return mx.pad(x, [(0, 0), (self._before, after), (0, 0)])[:, : T + kernel - 1]
-
-
-def _depthwise(x: mx.array, weight: mx.array) -> mx.array:
-    """`[B, T + K - 1, D] -> [B, T, D]`.
-
-    On Linux CPUs all rows as one, since slices of one row are contiguous, in blocks that stay in the cache.
-    """
-    B, L, D = x.shape
-    kernel = weight.shape[1]
-    if B == 0 or kernel > L:
-        return mx.zeros((B, 0, D), dtype=x.dtype)
-    if not backend.current().fast_convolutions:
-        return conv1d(x, weight, groups=D)
-    y = cast(mx.array, _sliding(x.reshape(B * L, D), mx.contiguous(weight.reshape(D, kernel).T)))
-    if B > 1:  # for the last row to be as long as the others
-        y = mx.concatenate([y, mx.zeros((kernel - 1, D), dtype=x.dtype)])
-    return y.reshape(B, -1, D)[:, : L - kernel + 1]
-
-
-@mx.custom_function
-def _sliding(x: mx.array, taps: mx.array) -> mx.array:
-    """`[L, D]`, `[K, D] -> [L - K + 1, D]`."""
-    kernel, D = taps.shape
-    count, rows = x.shape[0] - kernel + 1, max(1, _BLOCK // taps.size)
-    parts = []
-    for start in range(0, count, rows):
-        windows = mx.as_strided(x, (min(rows, count - start), kernel, D), (D, D, 1), start * D)
-        parts.append((windows * taps).sum(axis=1))
-    return mx.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-@_sliding.vjp
-def _(primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array]:
-    """MLX's own for strided arrays takes many times as long."""
-    x, taps = primals
-    kernel, count = taps.shape[0], cotangent.shape[0]
-    back = [mx.pad(cotangent * taps[k], [(k, kernel - 1 - k), (0, 0)]) for k in range(kernel)]
-    return sum(back[1:], back[0]), mx.stack([(x[k : k + count] * cotangent).sum(axis=0) for k in range(kernel)])
 
 
 class SelfAttention(nn.Module):

@@ -53,7 +53,6 @@ _DYNAMIC_MARGIN = 0.5  # the reference's speech_noise_thres wherever the end sil
 _FILE_CHUNK_MS = 60_000
 _WHOLE_SEGMENTS_MS = 15_000  # chunks from this length on tell of whole segments alone
 _DECIBEL_FLOOR = 1e-6
-_FEW_FRAMES = 256  # of a stream: few operations are faster than few products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +318,7 @@ class Linear(nn.Module):
         return self.linear(x)
 
 
-class Taps(nn.Module):
+class DepthwiseConv(nn.Module):
     """A depthwise convolution over time: `[B, T + (K - 1) stride, D] -> [B, T, D]`."""
 
     checkpoint_axes = (0, 2, 1, 3)  # [D, 1, K, 1] -> [D, K, 1, 1]
@@ -330,13 +329,7 @@ class Taps(nn.Module):
         self._stride = stride
 
     def __call__(self, x: mx.array) -> mx.array:
-        B, L, D = x.shape
-        taps = self.weight.reshape(D, -1)
-        count = L - (taps.shape[1] - 1) * self._stride
-        if count > _FEW_FRAMES:
-            return conv1d(x, taps[..., None], dilation=self._stride, groups=D)
-        shape, strides = (B, count, taps.shape[1], D), (L * D, D, self._stride * D, 1)
-        return (mx.as_strided(mx.contiguous(x), shape, strides) * taps.T).sum(axis=2)
+        return conv1d(x, self.weight.squeeze(-1), dilation=self._stride, groups=x.shape[-1])
 
 
 class Memory(nn.Module):
@@ -344,14 +337,16 @@ class Memory(nn.Module):
 
     def __init__(self, config: FSMNConfig) -> None:
         super().__init__()
-        self.conv_left = Taps(config.proj_dim, config.lorder, config.lstride)
+        self.conv_left = DepthwiseConv(config.proj_dim, config.lorder, config.lstride)
         if config.rorder:
-            self.conv_right = Taps(config.proj_dim, config.rorder, config.rstride)
+            self.conv_right = DepthwiseConv(config.proj_dim, config.rorder, config.rstride)
         self._ahead = config.rorder * config.rstride
         self._rstride = config.rstride
 
     def __call__(self, x: mx.array, before: mx.array) -> tuple[mx.array, mx.array]:
         """`[B, T, D]` and the frames before it -> `[B, T, D]` and the frames before the next chunk."""
+        if x.size == 0:
+            return x, before
         seen = mx.concatenate([before, x], axis=1)
         y = x + self.conv_left(seen)
         if self._ahead:
