@@ -22,8 +22,8 @@ import numpy.typing as npt
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
 from mlx_core.models import Conv1d, ConvTranspose1d, check_sizes
+from mlx_core.ops import multi_head
 
-from .attention import attend
 from .lstm import LSTM
 from .sanm import LAYER_NORM_EPS, FeedForward
 
@@ -197,7 +197,8 @@ class PlainAttention(nn.Module):
         self.linear_out = nn.Linear(width, width)
 
     def __call__(self, x: mx.array, mask: mx.array | None) -> mx.array:
-        return self.linear_out(attend(self.linear_q(x), self.linear_k(x), self.linear_v(x), _UPSAMPLE_HEADS, mask))
+        q, k, v = self.linear_q(x), self.linear_k(x), self.linear_v(x)
+        return self.linear_out(multi_head(q, k, v, _UPSAMPLE_HEADS, mask=mask))
 
 
 def make_predictor(name: str, config: dict[str, Any]) -> CifPredictor:

@@ -19,8 +19,8 @@ import mlx.nn as nn
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
 from mlx_core.models import check_sizes
+from mlx_core.ops import multi_head, split_heads
 
-from .attention import attend, attention_weights
 from .sanm import LAYER_NORM_EPS, Memory
 
 
@@ -100,11 +100,12 @@ class CrossAttention(nn.Module):
 
     def mix(self, x: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
         """What the tokens find in keys and values; the mask `[B, S]` is theirs."""
-        return self.linear_out(attend(self.linear_q(x), k, v, self._heads, mask))
+        return self.linear_out(multi_head(self.linear_q(x), k, v, self._heads, mask=mask))
 
     def weights(self, x: mx.array, memory: mx.array) -> mx.array:
         """How much each token attends to each part of the memory, `[B, H, N, S]`."""
-        return attention_weights(self.linear_q(x), self.project(memory)[0], self._heads)
+        q, k = (split_heads(y, self._heads) for y in (self.linear_q(x), self.project(memory)[0]))
+        return mx.softmax((q * q.shape[-1] ** -0.5) @ k.swapaxes(-1, -2), axis=-1)
 
 
 class FeedForwardLayer(nn.Module):

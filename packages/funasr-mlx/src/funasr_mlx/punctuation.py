@@ -20,10 +20,10 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from mlx_core import scaled_dot_product_attention
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError, TokenizerError, WeightsError
 from mlx_core.models import CheckpointModule, check_sizes
+from mlx_core.ops import merge_heads, scaled_dot_product_attention, split_heads
 
 from .folder import open_folder, table
 from .sanm import SANMConfig, SANMEncoder, SANMLayer
@@ -292,10 +292,9 @@ def _attended(layer: SANMLayer, x: mx.array, heads: int, mask: mx.array) -> mx.a
     """A layer of the encoder whose attention sees what the mask `[L, L]` shows; its memory looks both ways."""
     attention = layer.self_attn
     q, k, v = attention.project(layer.norm1(x))
-    B, L, D = q.shape
-    split = [y.reshape(B, L, heads, D // heads).transpose(0, 2, 1, 3) for y in (q, k, v)]  # [B, H, L, D / H]
-    found = scaled_dot_product_attention(*split, scale=(D // heads) ** -0.5, mask=mask)
-    mixed = attention.linear_out(found.transpose(0, 2, 1, 3).reshape(B, L, D))
+    queries, keys, values = (split_heads(y, heads) for y in (q, k, v))
+    found = scaled_dot_product_attention(queries, keys, values, scale=queries.shape[-1] ** -0.5, mask=mask)
+    mixed = attention.linear_out(merge_heads(found))
     return layer.finish(x, mixed + attention.fsmn_block(v))
 
 

@@ -23,8 +23,7 @@ import numpy.typing as npt
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import Conv1d, check_sizes
-
-from .attention import attend
+from mlx_core.ops import multi_head
 
 LAYER_NORM_EPS = 1e-12
 """FunASR's own LayerNorm; SenseVoice's is torch's, 1e-5."""
@@ -141,7 +140,7 @@ class SelfAttention(nn.Module):
 
     def mix(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
         """What queries `[B, T, D]` find in keys and values `[B, S, D]`; the mask `[B, S]` is theirs."""
-        return self.linear_out(attend(q, k, v, self._heads, mask))
+        return self.linear_out(multi_head(q, k, v, self._heads, mask=mask))
 
 
 class FeedForward(nn.Module):
