@@ -4,7 +4,7 @@ The peer runs in an environment of its own (torch, funasr, kaldi-native-fbank), 
 
     uv run --package funasr-mlx scripts/bench/compare_funasr.py --peer-python path/to/python
 
-It draws the weights, writes them as FunASR's folder, and recognises when it is told to; both read the same folder, and
+It draws the weights, writes them as FunASR's folder, and recognizes when it is told to; both read the same folder, and
 their texts are compared. Seconds per second of audio (RTF), loading not counted; the front end is.
 """
 
@@ -130,7 +130,7 @@ def measure(
 
 
 def serve(folder: Path, kind: str, threads: int) -> None:
-    """The peer: make the model's folder, then recognise each file that is named on stdin."""
+    """The peer: make the model's folder, then recognize each file that is named on stdin."""
     with contextlib.redirect_stdout(sys.stderr):  # which its import writes to
         import torch
         from funasr import AutoModel

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from funasr_mlx.sanm import Memory, SANMConfig, SANMEncoder, padding_mask, position_encoding
+from funasr_mlx.networks.sanm import Memory, SANMConfig, SANMEncoder, padding_mask, position_encoding
 from mlx_core import backend
 from mlx_core.errors import ConfigError, InputError
 

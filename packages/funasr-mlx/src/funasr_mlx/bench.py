@@ -13,9 +13,9 @@ from mlx_core.bench import time_rounds
 from mlx_core.models import randomize
 
 from .frontend import make_frontend
-from .paraformer import Paraformer
+from .networks import Paraformer
 from .recognizer import ParaformerRecognizer, Recognizer
-from .wording import Vocabulary
+from .text import Vocabulary
 
 # Paraformer-large, as FunASR's configurations of it say.
 LARGE: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""SeACo-Paraformer: a second decoder listens for hotwords, and overrules the first where it hears one.
+"""SeACo-Paraformer: a second decoder finds hotwords, and overrules the first where it finds one.
 
 Both decoders' view of a token, its acoustic embedding and its hidden state, attends to the hotwords; where the outcome
-isn't "no hotword", it counts. Of many hotwords only those that were attended to most are kept.
+isn't "no hotword", it counts. Of many hotwords only those with the largest attention weights are kept.
 
 Paper: https://arxiv.org/abs/2308.03266. Reference: FunASR 1.4.16, `models/seaco_paraformer/model.py`. There a batch's
 hotwords are chosen by its first recording, padding included; here by each on its own. `M` hotwords.
@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from mlx_core.errors import ConfigError
 
+from ..config import setting
 from .decoder import ParaformerDecoder
-from .hotwords import HotwordEncoder, checked_hotwords
-from .paraformer import BiCifParaformer, Heard, Hotwords, ParaformerOutput, decoder_config, setting
+from .hotwords import HotwordEncoder, HotwordIds, checked_hotwords
+from .paraformer import BiCifParaformer, EncodedSpeech, ParaformerOutput, decoder_config
 
 _KEPT = 50
 _FILTERING_LAYER = 5
@@ -62,37 +63,39 @@ class SeacoParaformer(BiCifParaformer):
         self,
         features: npt.ArrayLike | mx.array,
         lengths: npt.ArrayLike | mx.array,
-        hotwords: Hotwords | None = None,
+        hotwords: HotwordIds | None = None,
         *,
         nfilter: int = _KEPT,
     ) -> ParaformerOutput:
         """Features `[B, T, F]` of which row b has `lengths[b]`; hotwords as ids. Logits are log probabilities.
 
-        nfilter: with more hotwords than these, those are kept that are attended to most; 0 keeps all. Raises
+        nfilter: of more hotwords than these, those with the largest attention weights are kept; 0 keeps all. Raises
         InputError.
         """
-        heard = self.hear(features, lengths)
-        hidden = self.decode(heard)
-        logits = self.logits(heard, hidden)
+        encoded = self.encode(features, lengths)
+        hidden = self.decode(encoded)
+        logits = self.logits(encoded, hidden)
         words = checked_hotwords(hotwords, self.vocabulary)
         if words and logits.size:
-            logits = self._heed(heard, hidden, logits, self.encode_hotwords(words), nfilter)
-        return self.output(heard, logits)
+            logits = self._decode_with_context(encoded, hidden, logits, self.encode_hotwords(words), nfilter)
+        return self.output(encoded, logits)
 
-    def encode_hotwords(self, hotwords: Hotwords) -> mx.array:
-        """Ids -> `[M, D]`, that of nothing, `sos`, at the end."""
+    def encode_hotwords(self, hotwords: HotwordIds) -> mx.array:
+        """Ids -> embeddings `[M, D]`, the one of "no hotword", `sos`, at the end."""
         words = [list(word) for word in hotwords]
         if words[-1:] != [[self.sos]]:
             words.append([self.sos])
         last = self.bias_encoder.last(self.decoder.embed[0], words)
         return self.lstm_proj(last) if "lstm_proj" in self else last
 
-    def _heed(self, heard: Heard, hidden: mx.array, logits: mx.array, words: mx.array, nfilter: int) -> mx.array:
-        B, mask = hidden.shape[0], heard.token_mask
+    def _decode_with_context(
+        self, encoded: EncodedSpeech, hidden: mx.array, logits: mx.array, words: mx.array, nfilter: int
+    ) -> mx.array:
+        B, mask = hidden.shape[0], encoded.token_mask
         context = mx.broadcast_to(words, (B, *words.shape))
         if 0 < nfilter < words.shape[0]:
             context = self._choose(hidden, mask, context, nfilter)
-        embeds = heard.fired.acoustic_embeds
+        embeds = encoded.cif.acoustic_embeds
         attended = self.seaco_decoder(embeds, context, mask) + self.seaco_decoder(hidden, context, mask)
         biased = self.hotword_output_layer(attended)
         none = mx.argmax(biased, axis=-1, keepdims=True) == self.no_bias

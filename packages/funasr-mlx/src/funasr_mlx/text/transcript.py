@@ -1,12 +1,11 @@
-"""What a recording says: text, words, times, sentences."""
+"""Transcripts: the text, words, times and sentences of a recording."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .wording import Times
+from .detokenize import Times
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in a recording; everything empty where nothing was."""
+    """The speech of a recording as text; everything is empty where nothing was said."""
 
     text: str = ""
     tokens: list[str] = field(default_factory=list)
@@ -33,7 +32,7 @@ class Transcript:
     duration_ms: int = 0
     """Of the recording."""
     raw_text: str = ""
-    """As the recogniser gave it: without punctuation that was restored, with SenseVoice's tags."""
+    """As the recognizer gave it: without punctuation that was restored, with SenseVoice's tags."""
     language: str | None = None
     """SenseVoice's: "zh", "en", "yue", "ja", "ko" or "nospeech"."""
     emotion: str | None = None
@@ -44,17 +43,3 @@ class Transcript:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
-
-
-def join_words(words: Sequence[str]) -> str:
-    """Words as text: a space wherever a letter stands at the border, so none between Chinese characters."""
-    text = ""
-    for word in words:
-        if text and word and (_is_latin(text[-1]) or _is_latin(word[0])):
-            text += " "
-        text += word
-    return text
-
-
-def _is_latin(character: str) -> bool:
-    return "a" <= character <= "z" or "A" <= character <= "Z"

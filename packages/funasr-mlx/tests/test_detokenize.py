@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_mlx.transcript import join_words
-from funasr_mlx.wording import Vocabulary, join_tokens, read_spellings
+from funasr_mlx.text import Vocabulary, join_tokens, join_words, read_spellings
 from mlx_core.errors import InputError, TokenizerError
 
 

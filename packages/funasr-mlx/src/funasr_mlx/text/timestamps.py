@@ -1,4 +1,4 @@
-"""When tokens were said, by the places where the predictor fires.
+"""Timestamps of tokens, from the places where the predictor fires.
 
 Reference: FunASR 1.4.16, `utils/timestamp_tools.py` (`ts_prediction_lfr6_standard`): a token lasts from one fire to the
 next, and at most 240 ms; what is left over is silence.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .wording import Times
+from .detokenize import Times
 
 _FIRED = 1.0 - 1e-4
 _SHIFT = -1.5  # steps by which fires come late
 _EDGE_STEPS = 5  # a shorter silence at the ends belongs to the token beside it
-_LONGEST_STEPS = 12
+_MAX_STEPS = 12
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,10 +35,10 @@ def token_times(alphas: Floats, peaks: Floats, count: int, step_ms: float) -> li
     places = fires + _SHIFT
     step_s = step_ms / 1000
     spans = [[places[i] * step_s, places[i + 1] * step_s] for i in range(min(count, len(places) - 1))]
-    cut = [places[i + 1] - places[i] > _LONGEST_STEPS for i in range(len(spans))]
+    cut = [places[i + 1] - places[i] > _MAX_STEPS for i in range(len(spans))]
     for i, long in enumerate(cut):
         if long:
-            spans[i][1] = (places[i] + _LONGEST_STEPS) * step_s
+            spans[i][1] = (places[i] + _MAX_STEPS) * step_s
     length, last = len(peaks), places[-1]
     if spans and not cut[-1]:  # after a cut the silence takes what is left
         spans[-1][1] = (length + last) * 0.5 * step_s if length - last > _EDGE_STEPS else length * step_s

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from mlx_core.errors import ConfigError
 from mlx_core.models import Conv1d
 
+from ..config import setting
 from .decoder import CrossAttention, DecoderConfig, DecoderLayer, ParaformerDecoder
-from .hotwords import HotwordEncoder, checked_hotwords
-from .paraformer import Hotwords, Paraformer, ParaformerOutput, decoder_config, setting
+from .hotwords import HotwordEncoder, HotwordIds, checked_hotwords
+from .paraformer import Paraformer, ParaformerOutput, decoder_config
 from .sanm import LAYER_NORM_EPS
 
-# What stands for "no hotwords".
+# Stands for "no hotwords".
 _NOTHING = [[1]]
 
 
@@ -50,7 +51,7 @@ class ContextualParaformer(Paraformer):
         self,
         features: npt.ArrayLike | mx.array,
         lengths: npt.ArrayLike | mx.array,
-        hotwords: Hotwords | None = None,
+        hotwords: HotwordIds | None = None,
         *,
         clas_scale: float = 1.0,
     ) -> ParaformerOutput:
@@ -58,15 +59,17 @@ class ContextualParaformer(Paraformer):
 
         clas_scale: how much they count. Raises InputError.
         """
-        heard = self.hear(features, lengths)
+        encoded = self.encode(features, lengths)
         words = checked_hotwords(hotwords, self.vocabulary) or _NOTHING
-        hidden = heard.fired.acoustic_embeds
+        hidden = encoded.cif.acoustic_embeds
         if hidden.size:
             embed = self.decoder.embed[0] if "embed" in self.decoder else self.bias_embed
             context = self.bias_encoder.last(embed, words)
             context = mx.broadcast_to(context, (hidden.shape[0], *context.shape))
-            hidden = self.decoder.heed(hidden, heard.encoder_out, context, clas_scale, heard.token_mask, heard.mask)
-        return self.output(heard, self.logits(heard, hidden))
+            hidden = self.decoder.decode_with_context(
+                hidden, encoded.encoder_out, context, clas_scale, encoded.token_mask, encoded.mask
+            )
+        return self.output(encoded, self.logits(encoded, hidden))
 
 
 class BiasDecoder(nn.Module):
@@ -95,7 +98,7 @@ class ContextualDecoder(ParaformerDecoder):
         """One fewer, for the last one."""
         return config.att_layer_num - 1
 
-    def heed(
+    def decode_with_context(
         self,
         x: mx.array,
         memory: mx.array,

@@ -11,7 +11,7 @@ rows here are as if they were alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -22,20 +22,19 @@ import numpy.typing as npt
 from mlx_core.errors import ConfigError, WeightsError
 from mlx_core.models import CheckpointModule
 
-from .cif import Fired, TimestampPredictor, make_predictor
+from ..config import section, table
+from ..frontend import as_features
+from .cif import CifOutput, TimestampPredictor, make_predictor
 from .decoder import DecoderConfig, ParaformerDecoder
-from .folder import table
-from .frontend import as_features
+from .hotwords import HotwordIds
 from .sanm import SANMConfig, SANMEncoder, padding_mask
-
-Hotwords = Sequence[Sequence[int]]
 
 _ENCODERS = ("SANMEncoder", "SANMEncoderChunkOpt")
 
 
 @dataclass(frozen=True)
 class ParaformerOutput:
-    """What a recogniser makes of a batch. Beyond a row's length or tokens nothing has a meaning."""
+    """The output for a batch. Beyond a row's length or tokens nothing has a meaning."""
 
     encoder_out: mx.array
     """`[B, T, D]`."""
@@ -48,7 +47,7 @@ class ParaformerOutput:
     cif_alphas: mx.array
     """`[B, T + 1]`: each frame's share in tokens."""
     cif_peaks: mx.array
-    """`[B, T + 1]`: what they add up to since the last token; it fires at 1."""
+    """`[B, T + 1]`: their sum since the last token; a token fires at 1."""
     us_alphas: mx.array | None = None
     """`[B, T U]`: the timestamp predictor's, of frames upsampled U times, where there is one."""
     us_peaks: mx.array | None = None
@@ -66,17 +65,18 @@ class ParaformerOutput:
 
 
 @dataclass(frozen=True)
-class Heard:
+class EncodedSpeech:
     """A batch as far as its acoustic embeddings."""
 
     encoder_out: mx.array
+    """`[B, T, D]`."""
     speech: mx.array
     """`[B, T, D]`: encoder_out, zero in the padding."""
     lengths: npt.NDArray[np.integer]
     """`[B]`."""
     mask: mx.array | None
     """`[B, T]`, of the frames."""
-    fired: Fired
+    cif: CifOutput
     token_mask: mx.array | None
     """`[B, N]`."""
 
@@ -121,51 +121,45 @@ class Paraformer(CheckpointModule):
         return {name: value for name, value in weights.items() if not name.startswith("decoder.embed.")}
 
     def __call__(
-        self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array, hotwords: Hotwords | None = None
+        self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array, hotwords: HotwordIds | None = None
     ) -> ParaformerOutput:
         """Features `[B, T, F]` of which row b has `lengths[b]`. Hotwords are of no influence here.
 
         Raises InputError.
         """
-        heard = self.hear(features, lengths)
-        return self.output(heard, self.logits(heard, self.decode(heard)))
+        encoded = self.encode(features, lengths)
+        return self.output(encoded, self.logits(encoded, self.decode(encoded)))
 
-    def encode(
-        self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array
-    ) -> tuple[mx.array, mx.array | None]:
-        """Features `[B, T, F]` -> the speech `[B, T, D]`, and its mask `[B, T]` where it is padded."""
+    def encode(self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array) -> EncodedSpeech:
+        """Encode features `[B, T, F]`, of which row b has `lengths[b]`, and find its tokens. Raises InputError."""
         width = self.encoder.encoders0[0].norm1.weight.shape[0]
         features = as_features(features, width)
         mask = padding_mask(lengths, features.shape[0], features.shape[1])
-        return self.encoder(features, mask), mask
-
-    def hear(self, features: npt.ArrayLike | mx.array, lengths: npt.ArrayLike | mx.array) -> Heard:
-        """As far as the acoustic embeddings."""
-        encoder_out, mask = self.encode(features, lengths)
+        encoder_out = self.encoder(features, mask)
         speech = encoder_out if mask is None else mx.where(mask[..., None], encoder_out, 0)
         counts = np.asarray(lengths).astype(np.int64)
-        fired = self.predictor(speech, mask, counts)
-        B, N, _ = fired.acoustic_embeds.shape
-        return Heard(encoder_out, speech, counts, mask, fired, padding_mask(fired.token_num, B, N))
+        cif = self.predictor(speech, mask, counts)
+        B, N, _ = cif.acoustic_embeds.shape
+        return EncodedSpeech(encoder_out, speech, counts, mask, cif, padding_mask(cif.token_num, B, N))
 
-    def decode(self, heard: Heard) -> mx.array:
+    def decode(self, encoded: EncodedSpeech) -> mx.array:
         """The decoder's hidden states `[B, N, D]`."""
-        embeds = heard.fired.acoustic_embeds
+        embeds = encoded.cif.acoustic_embeds
         if 0 in embeds.shape:
             return embeds
-        return self.decoder(embeds, heard.encoder_out, heard.token_mask, heard.mask)
+        return self.decoder(embeds, encoded.encoder_out, encoded.token_mask, encoded.mask)
 
-    def logits(self, heard: Heard, hidden: mx.array) -> mx.array:
+    def logits(self, encoded: EncodedSpeech, hidden: mx.array) -> mx.array:
         """`[B, N, D] -> [B, N, V]`."""
         if 0 in hidden.shape:
             return mx.zeros((*hidden.shape[:2], self.vocabulary))
         return self.decoder.output_layer(hidden)
 
-    def output(self, heard: Heard, logits: mx.array) -> ParaformerOutput:
-        """All that there is of a batch."""
-        fired = heard.fired
+    def output(self, encoded: EncodedSpeech, logits: mx.array) -> ParaformerOutput:
+        """The output for a batch, from its encoding and its logits."""
+        cif = encoded.cif
         return ParaformerOutput(
-            heard.encoder_out, mx.array(fired.token_num), fired.acoustic_embeds, logits, fired.alphas, fired.peaks
+            encoded.encoder_out, mx.array(cif.token_num), cif.acoustic_embeds, logits, cif.alphas, cif.peaks
         )
 
 
@@ -180,30 +174,18 @@ class BiCifParaformer(Paraformer):
         if self.needs_timestamps and not isinstance(self.predictor, TimestampPredictor):
             raise ConfigError(f"a {self.model_type} needs predictor CifPredictorV3; found {config.get('predictor')!r}.")
 
-    def output(self, heard: Heard, logits: mx.array) -> ParaformerOutput:
-        """All that there is of a batch, timestamps with it where the predictor has them."""
-        known = super().output(heard, logits)
+    def output(self, encoded: EncodedSpeech, logits: mx.array) -> ParaformerOutput:
+        """The output for a batch, with timestamps where the predictor has them."""
+        known = super().output(encoded, logits)
         if not isinstance(self.predictor, TimestampPredictor):
             return known
-        alphas, peaks = self.predictor.timestamps(heard.speech, heard.mask, heard.lengths, heard.fired.token_num)
+        alphas, peaks = self.predictor.timestamps(encoded.speech, encoded.mask, encoded.lengths, encoded.cif.token_num)
         return replace(known, us_alphas=alphas, us_peaks=peaks)
 
 
 def decoder_config(config: Mapping[str, Any], name: str, kind: str) -> DecoderConfig:
     """The decoder `name` of a config.yaml, which must be of the kind. Raises ConfigError."""
     return DecoderConfig.from_dict(section(config, name, (kind,)))
-
-
-def section(config: Mapping[str, Any], name: str, kinds: Sequence[str]) -> dict[str, Any]:
-    """The table `{name}_conf`, of a part that must be of one of the kinds. Raises ConfigError."""
-    if config.get(name) not in kinds:
-        raise ConfigError(f"the configuration's {name!r} must be {' or '.join(kinds)}; found {config.get(name)!r}.")
-    return table(config, f"{name}_conf")
-
-
-def setting(config: Mapping[str, Any], name: str, default: Any) -> Any:
-    """What `model_conf` says, or the configuration itself, which FunASR lets overrule it."""
-    return config.get(name, table(config, "model_conf").get(name, default))
 
 
 def first_size(weights: Mapping[str, mx.array], name: str) -> int:

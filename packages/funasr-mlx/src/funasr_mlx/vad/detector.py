@@ -1,4 +1,4 @@
-"""Where speech begins and ends, from what the network says of each frame.
+"""The detector of FSMN-VAD: probabilities of silence and energies of frames -> segments of speech.
 
 A frame is speech or not by its posteriors and its loudness. Of the last `window_size_ms` so many must be speech for
 speech to begin, and so few for it to end. A segment begins some frames before speech does and ends after a silence of
@@ -91,7 +91,7 @@ class VADOptions(BaseConfig):
 
     @classmethod
     def names(cls) -> set[str]:
-        """What `replaced` takes."""
+        """The names that `replaced` takes."""
         return {spec.name for spec in dataclasses.fields(cls)} - {"model_type"}
 
     def replaced(self, changes: Mapping[str, Any]) -> Self:
@@ -112,7 +112,7 @@ class VADOptions(BaseConfig):
             raise InputError(str(error)) from error
 
     def frames(self, milliseconds: float) -> int:
-        """How many whole frames a time has."""
+        """Whole frames in a time."""
         return int(milliseconds / self.frame_in_ms)
 
     @property
@@ -121,31 +121,31 @@ class VADOptions(BaseConfig):
 
     @property
     def latency_frames(self) -> int:
-        """How long before the frame at which speech is found a segment begins."""
+        """Frames from the beginning of a segment to the frame at which its speech is found."""
         return self.window_frames + (self.frames(self.lookback_time_start_point) if self.do_extend else 0)
 
 
 class FrameClassifier:
-    """Which frames are speech. Remembers the loudness of noise."""
+    """Frames -> whether each is speech. Keeps the running average of the noise's energy."""
 
     def __init__(self, options: VADOptions) -> None:
         self._options = options
         self._noise = _NO_NOISE_YET
 
     def __call__(self, silence: _Doubles, decibels: _Doubles, margin: float) -> _Bools:
-        """What the network gives silence `[T]`, decibels `[T]` -> `[T]`.
+        """The network's probabilities of silence `[T]`, decibels `[T]` -> `[T]`.
 
         margin: by how much speech must be more probable than noise.
         """
         options = self._options
-        heard = decibels >= options.decibel_thres
+        audible = decibels >= options.decibel_thres
         likely = 1 - silence >= np.maximum(silence, 0) ** options.speech_2_noise_ratio + margin
-        noise = heard & ~likely
+        noise = audible & ~likely
         # The average of the noise before each frame, one after the other as in the reference.
         averages = np.array(list(itertools.accumulate(decibels[noise].tolist(), self._averaged, initial=self._noise)))
         self._noise = float(averages[-1])
         snr = decibels - averages[np.cumsum(noise) - noise]
-        speech: _Bools = heard & likely & (snr >= options.snr_thres)
+        speech: _Bools = audible & likely & (snr >= options.snr_thres)
         return speech if options.fe_prior_thres < 1 else np.zeros_like(speech)
 
     def _averaged(self, average: float, decibel: float) -> float:
@@ -154,7 +154,10 @@ class FrameClassifier:
 
 
 class Window:
-    """When enough of the last frames are speech, or few enough; what was before the last reset counts as silence."""
+    """The changes between silence and speech: enough of the last frames are speech, or few enough.
+
+    Frames before the last reset count as silence.
+    """
 
     def __init__(self, options: VADOptions) -> None:
         self._width = options.window_frames
@@ -194,7 +197,7 @@ class Window:
 
 
 class Detector:
-    """Finds the segments of one recording; `segments` and `open` tell what it has found so far, in frames."""
+    """Finds the segments of one recording; those found so far are `segments` and `open`, in frames."""
 
     def __init__(self, options: VADOptions) -> None:
         self._options = options
@@ -211,16 +214,16 @@ class Detector:
 
     @property
     def frames(self) -> int:
-        """How many there were."""
+        """The number of frames so far."""
         return self._window.end
 
     def feed(
         self, silence: _Doubles, decibels: _Doubles, *, end_silence_ms: float, margin: float, final: bool = False
     ) -> None:
-        """What the network gives silence in the next frames `[T]`, and their decibels `[T]`.
+        """The network's probabilities of silence of the next frames `[T]`, and their decibels `[T]`.
 
         end_silence_ms: how long after the window's change to silence a segment ends. margin: by how much speech must be
-        more probable than noise. final: the last frame ends what is open.
+        more probable than noise. final: the last frame ends an open segment.
         """
         self._window.append(self._classify(silence, decibels, margin))
         frame, end = self._window.first, self._window.end
@@ -279,8 +282,7 @@ class Detector:
     def _close(self, frame: int, now: int, told: int | None = None) -> None:
         """The segment's last frame is `frame`. told: the last one that had been counted to it, `now - 1` by default.
 
-        A segment that ends before what had been counted to it keeps the next one off by a frame more, as in the
-        reference.
+        A segment that ends before that one keeps the next one off by a frame more, as in the reference.
         """
         assert self.open is not None
         told = now - 1 if told is None else told

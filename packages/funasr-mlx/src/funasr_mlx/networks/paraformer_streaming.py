@@ -25,12 +25,12 @@ from .paraformer import Paraformer
 KeysValues: TypeAlias = tuple[mx.array, mx.array]
 """Each `[1, S, D]`."""
 
-_MOST = 2**16
+_MAX_FRAMES = 2**16
 
 
 @dataclass(frozen=True)
 class ChunkConfig:
-    """How a stream is divided. Frames are those of the encoder, 60 ms in every released model."""
+    """The division of a stream into chunks. Frames are those of the encoder, 60 ms in every released model."""
 
     before: int = 0
     """Frames that are seen again before a chunk."""
@@ -45,10 +45,12 @@ class ChunkConfig:
 
     def __post_init__(self) -> None:
         limits = {"before": 0, "size": 1, "after": 0, "encoder_look_back": -1, "decoder_look_back": -1}
-        for name, least in limits.items():
+        for name, minimum in limits.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
-                raise InputError(f"a chunk's {name} must be a whole number from {least} to {_MOST}; found {value!r}.")
+            if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= _MAX_FRAMES:
+                raise InputError(
+                    f"a chunk's {name} must be a whole number from {minimum} to {_MAX_FRAMES}; found {value!r}."
+                )
         if self.before + self.after == 0:
             raise InputError(
                 "a chunk must be seen with some frames before or after it: chunk_size (0, 10, 5), not (0, 10, 0)."
@@ -57,7 +59,7 @@ class ChunkConfig:
 
 @dataclass(frozen=True)
 class StreamState:
-    """What a stream's next chunk needs to know. It never changes: each chunk makes another."""
+    """The state of a stream between chunks. It never changes: each chunk makes another."""
 
     config: ChunkConfig
     history: mx.array
@@ -67,7 +69,7 @@ class StreamState:
     encoder: list[KeysValues | None] = field(default_factory=list)
     """By layer, of the frames that it looks back to."""
     alpha: float = 0.0
-    """What the token that isn't complete has, 1 in the end."""
+    """The weight of the incomplete token so far; it fires at 1."""
     token: mx.array | None = None
     """`[1, D]`: the mean frame of that token."""
     memories: list[mx.array | None] = field(default_factory=list)
@@ -76,7 +78,7 @@ class StreamState:
     """By layer that attends, of the frames that it looks back to."""
 
     def arrays(self) -> list[mx.array]:
-        """All that is to be computed before the next chunk, lest its graph holds on to all chunks before it."""
+        """The arrays to evaluate before the next chunk, lest its graph hold on to all chunks before it."""
         pairs = [array for pair in (*self.encoder, *self.decoder) if pair is not None for array in pair]
         rest = [array for array in (self.token, *self.memories) if array is not None]
         return [self.history, *pairs, *rest]
@@ -84,7 +86,7 @@ class StreamState:
 
 @dataclass(frozen=True)
 class ChunkOutput:
-    """What is made of a chunk."""
+    """The output for a chunk."""
 
     encoder_out: mx.array
     """`[1, T, D]`, T being before + size + after."""
@@ -95,7 +97,7 @@ class ChunkOutput:
 
 
 class ParaformerStreaming(Paraformer):
-    """`ParaformerStreaming` of a config.yaml. Called, it hears a whole recording, every frame attending to all."""
+    """`ParaformerStreaming` of a config.yaml. Called, it takes a whole recording, every frame attending to all."""
 
     model_type = "paraformer-streaming"
 
@@ -116,7 +118,7 @@ class ParaformerStreaming(Paraformer):
     def chunk(
         self, features: mx.array | None, state: StreamState, final: bool = False
     ) -> tuple[ChunkOutput, StreamState]:
-        """A stream's next frames, `[1, T, F]`, `config.size` of them but for the last ones -> what they say, and the
+        """A stream's next frames, `[1, T, F]`, `config.size` of them but for the last ones -> their output, and the
         state after them.
 
         features: None for a stream that ends with too little for a frame, whose last frames are then looked at alone.
@@ -125,7 +127,7 @@ class ParaformerStreaming(Paraformer):
         x, count, state = self._window(features, state)
         encoder_out, state = self._encode_chunk(x, state)
         embeds, state = self._fire_chunk(encoder_out, count, state, final)
-        if embeds.shape[1] == 0:  # the decoder doesn't hear of it at all, nor will the next chunk's
+        if embeds.shape[1] == 0:  # the decoder isn't called: its state stays for the next chunk
             return ChunkOutput(encoder_out, embeds, mx.zeros((1, 0, self.vocabulary))), state
         hidden, state = self._decode_chunk(embeds, encoder_out, state)
         return ChunkOutput(encoder_out, embeds, self.decoder.output_layer(hidden)), state
@@ -148,15 +150,15 @@ class ParaformerStreaming(Paraformer):
         config, known = state.config, list(state.encoder)
         # Those after the chunk come again with the next one. Where there are none the reference keeps nothing.
         again = config.after or x.shape[1]
-        most = None if config.encoder_look_back < 0 else config.encoder_look_back * config.size
+        limit = None if config.encoder_look_back < 0 else config.encoder_look_back * config.size
         for i, layer in enumerate(self.encoder.layers):
             attention = layer.self_attn
             q, k, v = attention.project(layer.norm1(x))
             pair = _after(known[i], (k, v))
-            mixed = attention.mix(q, *pair)
+            attended = attention.attend(q, *pair)
             if config.encoder_look_back:
-                known[i] = _latest(pair, most, again)
-            x = layer.finish(x, mixed + attention.fsmn_block(v))
+                known[i] = _latest(pair, limit, again)
+            x = layer.finish(x, attended + attention.fsmn_block(v))
         return self.encoder.after_norm(x), replace(state, encoder=known)
 
     def _fire_chunk(
@@ -176,7 +178,7 @@ class ParaformerStreaming(Paraformer):
         alphas = np.concatenate([[state.alpha], alphas, [tail]]).astype(np.float32)
         weights, _, peaks = integrate_and_fire(alphas[None], catch_up=True, tail=True)
         tokens = weights[0, : np.count_nonzero(peaks >= 1)]
-        left = alphas - tokens.sum(axis=0)  # what no token has
+        left = alphas - tokens.sum(axis=0)  # of no token
         alpha = max(0.0, float(left.sum()))
         token = mx.array(left / alpha if alpha else left)[None] @ rows
         return (mx.array(tokens) @ rows)[None].astype(speech.dtype), replace(state, alpha=alpha, token=token)
@@ -184,7 +186,7 @@ class ParaformerStreaming(Paraformer):
     def _decode_chunk(self, x: mx.array, speech: mx.array, state: StreamState) -> tuple[mx.array, StreamState]:
         """Embeddings `[1, N, D]` and the speech `[1, T, D]` -> hidden `[1, N, D]`."""
         memories, known, decoder = list(state.memories), list(state.decoder), self.decoder
-        most = max(0, state.config.decoder_look_back) * state.config.size
+        limit = max(0, state.config.decoder_look_back) * state.config.size
         attending = len(decoder.decoders)
         layers = [*decoder.decoders, *decoder.decoders2]
         if len(decoder.decoders2) == 1:
@@ -192,12 +194,12 @@ class ParaformerStreaming(Paraformer):
         for i, layer in enumerate(layers):
             inner, memory = layer.inner(x), layer.self_attn.fsmn_block
             x = x + memory(inner, before=memories[i])
-            memories[i] = memory.surrounded(inner, memories[i])[:, inner.shape[1] :]
+            memories[i] = memory.with_context(inner, memories[i])[:, inner.shape[1] :]
             if i < attending:
                 attention = layer.src_attn
                 pair = _after(known[i], attention.project(speech))
-                x = x + attention.mix(layer.norm3(x), *pair)
-                known[i] = _latest(pair, most) if most else None
+                x = x + attention.attend(layer.norm3(x), *pair)
+                known[i] = _latest(pair, limit) if limit else None
         for last in decoder.decoders3:
             x = last(x)
         return decoder.after_norm(x), replace(state, memories=memories, decoder=known)
@@ -209,15 +211,15 @@ def _after(known: KeysValues | None, new: KeysValues) -> KeysValues:
     return mx.concatenate([known[0], new[0]], axis=1), mx.concatenate([known[1], new[1]], axis=1)
 
 
-def _latest(pair: KeysValues, most: int | None, again: int = 0) -> KeysValues:
-    """The last `most` frames, None for all, without the `again` that come again."""
+def _latest(pair: KeysValues, limit: int | None, again: int = 0) -> KeysValues:
+    """The last `limit` frames, None for all, without the `again` that come again."""
     stop = pair[0].shape[1] - again
-    first = 0 if most is None else max(0, stop - most)
+    first = 0 if limit is None else max(0, stop - limit)
     return pair[0][:, first:stop], pair[1][:, first:stop]
 
 
 def make_chunks(chunk_size: Sequence[int], encoder_look_back: int, decoder_look_back: int) -> ChunkConfig:
-    """FunASR's words for it: `chunk_size` is (before, size, after). Raises InputError."""
+    """A ChunkConfig from FunASR's arguments: `chunk_size` is (before, size, after). Raises InputError."""
     sizes = list(chunk_size)
     if len(sizes) != 3:
         raise InputError(

@@ -1,7 +1,7 @@
-"""SenseVoiceSmall: one encoder says language, emotion, event and text; CTC.
+"""SenseVoiceSmall: one encoder with CTC gives language, emotion, event and text.
 
 Four embeddings stand before the features: language, emotion, event, and whether numbers are written as digits (inverse
-text normalisation). What the network says in their places are tags, the rest is text.
+text normalisation). The outputs in their places are tags, the rest is text.
 
 Reference: FunASR 1.4.16, `models/sense_voice/model.py`. `B` batch, `T` frames, `F` features, `D` width, `V` vocabulary.
 """
@@ -21,16 +21,17 @@ import numpy.typing as npt
 from mlx_core.errors import InputError
 from mlx_core.models import CheckpointModule
 
+from ..config import section, setting
+from ..frontend import as_features
 from .ctc import align, collapse
-from .frontend import as_features
-from .paraformer import first_size, section, setting
+from .paraformer import first_size
 from .sanm import SANMConfig, SANMEncoder, padding_mask
 
 LANGUAGES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12, "nospeech": 13}
 """Names of languages, and which embedding each is."""
 
 PREFIX = 4
-"""What stands before the features."""
+"""The number of embeddings before the features."""
 
 _EMOTION, _EVENT, _WITH_ITN, _WITHOUT_ITN = 1, 2, 14, 15
 _QUERIES = 16
@@ -39,7 +40,7 @@ _EPS = 1e-5
 
 @dataclass(frozen=True)
 class SenseVoiceOutput:
-    """What the network says of a batch."""
+    """The output for a batch."""
 
     encoder_out: mx.array
     """`[B, T + 4, D]`."""
@@ -57,7 +58,7 @@ class SenseVoiceOutput:
         return [collapse(row[:length], self.blank) for row, length in zip(best, self.lengths, strict=True)]
 
     def align(self, row: int, ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Which token each frame after the prefix belongs to, `[T_row]`: the id, or blank.
+        """The token of each frame after the prefix, `[T_row]`: the id, or blank.
 
         ids: the text's, without the tags. As the reference does, frames that are likeliest blank are free to be.
         Raises InputError for more tokens than fit.
@@ -109,7 +110,7 @@ class SenseVoiceSmall(CheckpointModule):
         width = self.embed.weight.shape[-1]
         features = as_features(features, width)
         B, T, _ = features.shape
-        padding_mask(lengths, B, T)  # refuses what doesn't fit
+        padding_mask(lengths, B, T)  # raises for lengths that don't fit
         counts = np.asarray(lengths).astype(np.int64) + PREFIX
         mask = padding_mask(counts, B, T + PREFIX)
         which = LANGUAGES.get(language, -1) if isinstance(language, str) else language
@@ -123,6 +124,8 @@ class SenseVoiceSmall(CheckpointModule):
 
 
 class CTC(nn.Module):
+    """The projection to the vocabulary, under the checkpoint's name."""
+
     def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
         self.ctc_lo = nn.Linear(width, vocabulary)

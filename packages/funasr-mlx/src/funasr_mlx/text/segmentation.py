@@ -1,4 +1,4 @@
-"""What punctuation takes for words: characters of scripts without spaces, or words that jieba finds; runs of ASCII.
+"""Word segmentation for punctuation: characters of scripts without spaces, or words that jieba finds; runs of ASCII.
 
 Reference: FunASR 1.4.16, `models/ct_transformer/utils.py`.
 """
@@ -20,7 +20,7 @@ _RUNS = re.compile(r"[\x00-\x7f]+|[^\x00-\x7f]")
 
 
 def is_ascii(character: str) -> bool:
-    """Whether it's written with one byte, as letters and digits are that have spaces between words."""
+    """Whether a character is ASCII, as letters and digits of words with spaces between them are."""
     return character < "\x80"
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlx_core.errors import MissingCheckpointError, TokenizerError
 from mlx_core.text.sentencepiece import BYTE, CONTROL, UNKNOWN, read_sentencepiece_model
 
-from .wording import Times
+from .detokenize import Times
 
 _SPACE = "\u2581"
 _TAG = re.compile(r"<\|([^|]*)\|>")
@@ -49,7 +49,7 @@ _EVENT_SIGNS = frozenset("🎼👏😀😭🤧😷")
 
 
 class Tags(NamedTuple):
-    """What the tags of a text say."""
+    """The tags of a text."""
 
     language: str | None
     emotion: str | None
@@ -82,7 +82,7 @@ def rich_text(text: str) -> str:
         if stretch[-1] in _EMOTION_SIGNS and stretch[-1] == result[-1]:
             result = result[:-1]
         result += stretch.strip()
-    # what SenseVoice says where it hears next to nothing
+    # SenseVoice's output for next to nothing
     return result.replace("The.", " ").strip()
 
 

@@ -32,7 +32,7 @@ class LSTM(nn.Module):
             inputs = hidden * len(directions)
 
     def __call__(self, x: mx.array, lengths: npt.NDArray[np.integer]) -> mx.array:
-        """Row b has `lengths[b]` steps; what stands beyond them is of no influence, and of no meaning in the output."""
+        """Row b has `lengths[b]` steps; steps beyond them have no influence, and no meaning in the output."""
         if 0 in x.shape:
             hidden = self["weight_hh" + self._layers[0][0]].shape[1]
             return mx.zeros((*x.shape[:2], hidden * len(self._layers[0])), dtype=x.dtype)

@@ -1,4 +1,4 @@
-"""Continuous integrate-and-fire: how many tokens were spoken, and what of the speech each is made of.
+"""Continuous integrate-and-fire (CIF): the number of tokens, and an acoustic embedding of each.
 
 Each frame has a weight, alpha. They are added up; where the sum passes a whole number a token fires, made of the frames
 since the last one, the frame at the border shared by both. As a product, with S the sum up to and with frame t:
@@ -69,8 +69,8 @@ class PredictorConfig(BaseConfig):
 
 
 @dataclass(frozen=True)
-class Fired:
-    """What integrate-and-fire makes of a batch."""
+class CifOutput:
+    """The acoustic embeddings of a batch, and the weights and peaks that they were made by."""
 
     acoustic_embeds: mx.array
     """`[B, N, D]`, zero beyond a row's tokens."""
@@ -94,7 +94,7 @@ class CifPredictor(nn.Module):
         self.cif_conv1d = Conv1d(config.idim, config.idim, config.l_order + config.r_order + 1)
         self.cif_output = nn.Linear(config.idim, 1)
 
-    def __call__(self, hidden: mx.array, mask: mx.array | None, lengths: npt.NDArray[np.integer]) -> Fired:
+    def __call__(self, hidden: mx.array, mask: mx.array | None, lengths: npt.NDArray[np.integer]) -> CifOutput:
         """The speech `[B, T, D]`, zero in the padding, with its mask `[B, T]` and lengths `[B]`.
 
         In float32 whatever the weights are: the tokens are counted by it.
@@ -108,18 +108,18 @@ class CifPredictor(nn.Module):
             hidden = mx.pad(hidden, [(0, 0), (0, 1), (0, 0)])
         weights, token_num, peaks = integrate_and_fire(alphas, self.catch_up, tail)
         embeds = mx.array(weights) @ hidden
-        return Fired(embeds.astype(dtype), token_num, mx.array(alphas), mx.array(peaks))
+        return CifOutput(embeds.astype(dtype), token_num, mx.array(alphas), mx.array(peaks))
 
     def alphas(self, hidden: mx.array, mask: mx.array | None) -> mx.array:
         """The weight of each frame, `[B, T, D] -> [B, T]`; differentiable."""
         if 0 in hidden.shape:
             return mx.zeros(hidden.shape[:2])
-        return _weigh(
-            self.cif_output(self.look_around(hidden)), self.config.smooth_factor, self.config.noise_threshold, mask
+        return _frame_weights(
+            self.cif_output(self.convolve(hidden)), self.config.smooth_factor, self.config.noise_threshold, mask
         )
 
-    def look_around(self, hidden: mx.array) -> mx.array:
-        """The convolution, `[B, T, D] -> [B, T, D]`."""
+    def convolve(self, hidden: mx.array) -> mx.array:
+        """Frames and their neighbours, `[B, T, D] -> [B, T, D]`."""
         padded = mx.pad(hidden, [(0, 0), (self.config.l_order, self.config.r_order), (0, 0)])
         return nn.relu(self.cif_conv1d(padded))
 
@@ -156,13 +156,13 @@ class TimestampPredictor(CifPredictor):
             nothing = mx.zeros((hidden.shape[0], hidden.shape[1] * times))
             return nothing, nothing
         hidden = hidden.astype(mx.float32)
-        x = self.upsample_cnn(self.look_around(hidden) if self.config.use_cif1_cnn else hidden)
+        x = self.upsample_cnn(self.convolve(hidden) if self.config.use_cif1_cnn else hidden)
         fine = None if mask is None else mx.repeat(mask, times, axis=1)
         if "blstm" in self:
             x = self.blstm(x, lengths * times)
         elif "self_attn" in self:
             x = self.self_attn(x, fine)
-        raw = _weigh(self.cif_output2(x), self.config.smooth_factor2, self.config.noise_threshold2, fine)
+        raw = _frame_weights(self.cif_output2(x), self.config.smooth_factor2, self.config.noise_threshold2, fine)
         alphas = np.array(raw)
         total = alphas.sum(axis=1, dtype=np.float64).astype(np.float32)
         share = np.divide(token_num.astype(np.float32), total, out=np.zeros_like(total), where=total > 0)
@@ -209,14 +209,14 @@ def make_predictor(name: str, config: dict[str, Any]) -> CifPredictor:
     return kinds[name](PredictorConfig.from_dict(config))
 
 
-def _weigh(logits: mx.array, smooth: float, noise: float, mask: mx.array | None) -> mx.array:
-    """`[B, T, 1] -> [B, T]`."""
+def _frame_weights(logits: mx.array, smooth: float, noise: float, mask: mx.array | None) -> mx.array:
+    """The weight of each frame from its logit: `[B, T, 1] -> [B, T]`."""
     alphas = nn.relu(mx.sigmoid(logits.squeeze(-1)) * smooth - noise)
     return alphas if mask is None else alphas * mask
 
 
 def cif_weights(alphas: mx.array, count: int) -> mx.array:
-    """What each of the first `count` tokens takes of each frame: alphas `[B, T]` -> w `[B, N, T]`, differentiable.
+    """The share of each frame in each of the first `count` tokens: alphas `[B, T]` -> w `[B, N, T]`, differentiable.
 
     In float32: for training, where alphas are scaled to add up to the tokens that there are.
     """
@@ -227,14 +227,14 @@ def cif_weights(alphas: mx.array, count: int) -> mx.array:
 
 
 def integrate_and_fire(alphas: _Floats, catch_up: bool, tail: bool) -> tuple[_Floats, _Ints, _Floats]:
-    """Alphas `[B, T]` -> w `[B, N, T]`, tokens `[B]`, peaks `[B, T]`; N is the most tokens of a row.
+    """Alphas `[B, T]` -> w `[B, N, T]`, tokens `[B]`, peaks `[B, T]`; N is the largest number of tokens in a row.
 
     catch_up: see `_fire`. tail: whether the sum has one, and is rounded down; without one it is rounded, though nothing
     of a token that didn't fire is in w. The sums are float64, rounded once: in float32 long recordings would lose or
     gain tokens.
     """
     peaks, fired = _fire(alphas, 1.0) if catch_up else _pass(alphas)
-    rest = np.where(fired, peaks - 1, 0)  # what the next token gets of the frame
+    rest = np.where(fired, peaks - 1, 0)  # the next token's share of the frame
     total = alphas.sum(axis=1, dtype=np.float64).astype(np.float32)
     token_num = (np.floor(total) if tail else np.rint(total)).astype(np.int32)
     fires = fired.sum(axis=1)
@@ -259,8 +259,8 @@ def _pass(alphas: _Floats) -> tuple[_Floats, _Bools]:
 def _fire(alphas: _Floats, threshold: float) -> tuple[_Floats, _Bools]:
     """The sum since the last firing, before it is reduced, and where it fires: `[B, T]` both.
 
-    A frame fires once at most; what is above is left to the next. With F(t) = floor(S(t) / threshold), what has fired
-    by frame t is the least of t + 1 and of F(s) + t - s over s <= t.
+    A frame fires once at most; the rest is left to the next. With F(t) = floor(S(t) / threshold), the number that have
+    fired by frame t is the least of t + 1 and of F(s) + t - s over s <= t.
     """
     total = np.cumsum(alphas, axis=1, dtype=np.float64)
     frame = np.arange(alphas.shape[1])

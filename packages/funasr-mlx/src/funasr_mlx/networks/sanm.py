@@ -1,7 +1,7 @@
-"""SAN-M: self-attention with a memory, the encoder of every recogniser here and of the punctuation.
+"""SAN-M: self-attention with a memory, the encoder of every recognizer here and of the punctuation.
 
-A layer attends, and adds what an FSMN, a depthwise convolution over the values, remembers of the neighbours. The first
-layer may change the width; it has no residual then.
+A layer attends, and adds an FSMN memory: a depthwise convolution over the values, so a weighted sum of neighbours. The
+first layer may change the width; it has no residual then.
 
     x sqrt(D) + positions -> encoders0 -> encoders ... -> after_norm [-> tp_encoders ... -> tp_norm]
 
@@ -106,11 +106,11 @@ class Memory(Conv1d):
             return x
         kept = None if mask is None else mask[..., None].astype(x.dtype)
         x = x if kept is None else x * kept
-        y = super().__call__(self.surrounded(x, before)) + x
+        y = super().__call__(self.with_context(x, before)) + x
         return y if kept is None else y * kept
 
-    def surrounded(self, x: mx.array, before: mx.array | None = None) -> mx.array:
-        """What the convolution meets, `[B, T + K - 1, D]`; its last K - 1 frames are `before` of those that follow."""
+    def with_context(self, x: mx.array, before: mx.array | None = None) -> mx.array:
+        """X with the frames around it, `[B, T + K - 1, D]`; the last K - 1 are `before` of the frames that follow."""
         if before is not None:
             return mx.concatenate([before, x], axis=1)
         T, kernel = x.shape[1], self.weight.shape[1]
@@ -131,19 +131,21 @@ class SelfAttention(nn.Module):
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
         q, k, v = self.project(x)
-        return self.mix(q, k, v, mask) + self.fsmn_block(v, mask)
+        return self.attend(q, k, v, mask) + self.fsmn_block(v, mask)
 
     def project(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """Queries, keys and values, each `[B, T, D]`."""
         q, k, v = mx.split(self.linear_q_k_v(x), 3, axis=-1)
         return q, k, v
 
-    def mix(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
-        """What queries `[B, T, D]` find in keys and values `[B, S, D]`; the mask `[B, S]` is theirs."""
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
+        """Attention of queries `[B, T, D]` to keys and values `[B, S, D]`, whose mask is `[B, S]` -> `[B, T, D]`."""
         return self.linear_out(multi_head(q, k, v, self._heads, mask=mask))
 
 
 class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between: `[B, T, D] -> [B, T, D]`."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.w_1 = nn.Linear(width, hidden)
@@ -154,7 +156,7 @@ class FeedForward(nn.Module):
 
 
 class SANMLayer(nn.Module):
-    """A layer; `finish` is what follows its attention, so that a stream may attend in its own way."""
+    """A layer of the encoder; `finish` is its part after attention, so that a stream may attend in its own way."""
 
     def __init__(self, inputs: int, config: SANMConfig, eps: float) -> None:
         super().__init__()
@@ -168,14 +170,14 @@ class SANMLayer(nn.Module):
         return self.finish(x, self.self_attn(self.norm1(x), mask))
 
     def finish(self, x: mx.array, attended: mx.array) -> mx.array:
-        """The layer's input and what its attention made of it -> its output."""
+        """The layer's input and the output of its attention -> the layer's output."""
         if x.shape[-1] == attended.shape[-1]:
             attended = x + attended
         return attended + self.feed_forward(self.norm2(attended))
 
 
 class SANMEncoder(nn.Module):
-    """`[B, T, inputs] -> [B, T, D]`."""
+    """The encoder: features `[B, T, inputs]` -> `[B, T, D]`."""
 
     def __init__(self, config: SANMConfig, inputs: int, *, eps: float = LAYER_NORM_EPS, tp: bool = False) -> None:
         """tp: whether the second stack and its norm are there, if only with no blocks."""
@@ -192,7 +194,7 @@ class SANMEncoder(nn.Module):
             self.tp_norm = nn.LayerNorm(width, eps)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
-        """What stands in the padding of the output is of no meaning."""
+        """Frames with their mask `[B, T]`; the output has no meaning in the padding."""
         if x.size == 0:
             weight = self.after_norm.weight
             return mx.zeros((*x.shape[:2], weight.size), dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""What the networks hear: Kaldi's filter bank, several frames side by side (LFR), normalised (CMVN).
+"""Features: Kaldi's filter bank, several frames side by side (low frame rate, LFR), normalised (CMVN).
 
     samples -> fbank [frames, n_mels] -> low frame rate [ceil(frames / n), n_mels m] -> (x + shift) scale
 
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.audio import FbankConfig, compute_fbank
-from mlx_core.audio.samples import AnySamples, Samples, as_samples
+from mlx_core.audio.samples import AnySamples, as_samples
 from mlx_core.config import BaseConfig
 from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 
-_Floats = npt.NDArray[np.float32]
+from .samples import check_amplitude
 
-_LOUDEST = 1e9  # beyond it the power of a spectrum overflows float32
+_Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class FrontendConfig(BaseConfig):
 
 @dataclass(frozen=True)
 class Frontend:
-    """`frontend(samples)`; also what the streaming forms put together piece by piece."""
+    """Samples -> features: `frontend(samples)`; `OnlineFrontend` calls the parts piece by piece."""
 
     config: FrontendConfig
     shift: mx.array | None = None
@@ -90,13 +90,13 @@ class Frontend:
 
     def __call__(self, samples: AnySamples) -> mx.array:
         """Samples `[S]` in [-1, 1] at the config's rate, mono -> features `[T, n_mels lfr_m]`; T is 0 for samples that
-        are too few for a frame. Raises AudioError for NaN, infinity, or what is too large for a spectrum.
+        are too few for a frame. Raises AudioError for NaN, infinity, or samples too large for a spectrum.
         """
         return self.normalize(self.stack(self.fbank(samples)))
 
     def fbank(self, samples: AnySamples) -> mx.array:
         """Samples -> `[frames, n_mels]`."""
-        return compute_fbank(check_loudness(as_samples(samples)), self.config.fbank())
+        return compute_fbank(check_amplitude(as_samples(samples)), self.config.fbank())
 
     def stack(self, frames: mx.array) -> mx.array:
         """`[frames, n_mels] -> [ceil(frames / n), n_mels m]`: row i is the m frames around frame i n, the first and
@@ -117,16 +117,6 @@ class Frontend:
         if self.shift is None or self.scale is None:
             return rows
         return (rows + self.shift) * self.scale
-
-
-def check_loudness(samples: Samples, name: str = "samples") -> Samples:
-    """The samples, which messages call `name`. Raises AudioError for those whose spectrum would overflow."""
-    loudest = float(np.abs(samples).max(initial=0))
-    if not loudest <= _LOUDEST:
-        raise AudioError(
-            f"{name}: samples must lie between -1 and 1; found {loudest:.3g}. This is no recording, or damaged."
-        )
-    return samples
 
 
 def as_features(features: npt.ArrayLike | mx.array, width: int) -> mx.array:

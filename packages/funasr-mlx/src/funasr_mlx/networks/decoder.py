@@ -3,7 +3,7 @@
     decoders (memory of the neighbours, attention to the speech) -> decoders2 (memory alone) -> decoders3 (neither)
     -> after_norm -> output_layer
 
-A layer feeds forward first and remembers what came of it. Paper: https://arxiv.org/abs/2206.08317. Reference: FunASR
+A layer feeds forward first; its memory is of the result. Paper: https://arxiv.org/abs/2206.08317. Reference: FunASR
 1.4.16, `models/paraformer/decoder.py`. `B` batch, `N` tokens, `S` frames (or hotwords) attended to, `D` width,
 `V` vocabulary.
 """
@@ -79,7 +79,7 @@ class TokenMemory(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """`[B, N, D]`, memory `[B, S, D] -> [B, N, D]`."""
+    """Attention of tokens to the speech, or to hotwords: `[B, N, D]`, memory `[B, S, D] -> [B, N, D]`."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -91,19 +91,19 @@ class CrossAttention(nn.Module):
         self.linear_out = nn.Linear(width, width)
 
     def __call__(self, x: mx.array, memory: mx.array, mask: mx.array | None = None) -> mx.array:
-        return self.mix(x, *self.project(memory), mask)
+        return self.attend(x, *self.project(memory), mask)
 
     def project(self, memory: mx.array) -> tuple[mx.array, mx.array]:
         """Keys and values `[B, S, D]`."""
         k, v = mx.split(self.linear_k_v(memory), 2, axis=-1)
         return k, v
 
-    def mix(self, x: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
-        """What the tokens find in keys and values; the mask `[B, S]` is theirs."""
+    def attend(self, x: mx.array, k: mx.array, v: mx.array, mask: mx.array | None = None) -> mx.array:
+        """Attention of the tokens to keys and values, whose mask is `[B, S]` -> `[B, N, D]`."""
         return self.linear_out(multi_head(self.linear_q(x), k, v, self._heads, mask=mask))
 
     def weights(self, x: mx.array, memory: mx.array) -> mx.array:
-        """How much each token attends to each part of the memory, `[B, H, N, S]`."""
+        """The attention weights of tokens and parts of the memory, `[B, H, N, S]`."""
         q, k = (split_heads(y, self._heads) for y in (self.linear_q(x), self.project(memory)[0]))
         return mx.softmax((q * q.shape[-1] ** -0.5) @ k.swapaxes(-1, -2), axis=-1)
 
@@ -134,7 +134,7 @@ class MemoryLayer(nn.Module):
         return x + self.self_attn(self.inner(x), mask)
 
     def inner(self, x: mx.array) -> mx.array:
-        """What the memory is of."""
+        """The input of the memory."""
         return self.norm2(self.feed_forward(self.norm1(x)))
 
 
@@ -159,7 +159,7 @@ class DecoderLayer(MemoryLayer):
         return x + self.src_attn(self.norm3(x), memory, memory_mask)
 
     def weights(self, x: mx.array, mask: mx.array | None, memory: mx.array) -> mx.array:
-        """How much each token attends to each part of the memory, `[B, H, N, S]`."""
+        """The attention weights of tokens and parts of the memory, `[B, H, N, S]`."""
         return self.src_attn.weights(self.norm3(super().__call__(x, mask)), memory)
 
 
@@ -198,7 +198,7 @@ class ParaformerDecoder(nn.Module):
         return self.finish(x, mask)
 
     def finish(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
-        """What follows the layers that attend."""
+        """The layers after those that attend."""
         for layer in self.decoders2:
             x = layer(x, mask)
         for last in self.decoders3:

@@ -1,4 +1,4 @@
-"""Hotwords as the networks take them: checked ids, and the last state of an LSTM that reads them."""
+"""Hotwords as input of networks: checked ids, and the last state of an LSTM that reads them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from mlx_core.errors import InputError
 
 from .lstm import LSTM
 
+HotwordIds = Sequence[Sequence[int]]
+"""The token ids of each hotword."""
+
 
 class HotwordEncoder(LSTM):
     """The LSTM `bias_encoder`."""
 
-    def last(self, embed: nn.Embedding, words: Sequence[Sequence[int]]) -> mx.array:
+    def last(self, embed: nn.Embedding, words: HotwordIds) -> mx.array:
         """The output at the last token of each word, `[M, H]`."""
         lengths = np.array([len(word) for word in words])
         ids = np.zeros((len(words), int(lengths.max())), np.int32)
@@ -26,8 +29,8 @@ class HotwordEncoder(LSTM):
         return states[mx.arange(len(words)), mx.array(lengths - 1)]
 
 
-def checked_hotwords(words: Sequence[Sequence[int]] | None, vocabulary: int) -> list[list[int]]:
-    """The hotwords, none for None. Raises InputError for an empty one, or what is no id."""
+def checked_hotwords(words: HotwordIds | None, vocabulary: int) -> list[list[int]]:
+    """The hotwords, none for None. Raises InputError for an empty one, or anything but ids."""
     result = []
     for word in words or ():
         ids = np.asarray(word)

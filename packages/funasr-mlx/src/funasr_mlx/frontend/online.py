@@ -1,6 +1,7 @@
-"""The front end piece by piece, for what listens while somebody speaks.
+"""The front end piece by piece, for streams.
 
-What it gives, put together, is what `Frontend` gives for the whole. Reference: FunASR 1.4.16, `WavFrontendOnline`.
+Its rows of features, put together, equal those that `Frontend` makes of the whole. Reference: FunASR 1.4.16,
+`WavFrontendOnline`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from .frontend import Frontend
+from .features import Frontend
 
 _Floats = npt.NDArray[np.float32]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from .transcript import Segment, Transcript, join_words
+from .detokenize import join_words
+from .transcript import Segment, Transcript
 
-# What a viewer can read at a glance: two lines, and the time that broadcasters give them.
+# Two lines, and the time that broadcasters give them: as much as a viewer reads at a glance.
 _MAX_CUE_MS = 7000
 _MAX_CUE_WIDTH = 84
 
@@ -18,7 +19,7 @@ def to_text(transcript: Transcript) -> str:
 
 
 def to_json(transcript: Transcript) -> str:
-    """Everything that is known, as an object."""
+    """All fields, as an object."""
     return json.dumps(transcript.to_dict(), ensure_ascii=False, indent=2) + "\n"
 
 

@@ -1,40 +1,30 @@
-"""FSMN-VAD: where somebody speaks.
+"""FSMN-VAD: the segments of a recording that have speech, whole or while it goes on.
 
-Frames pass linear layers of which each remembers: an FSMN adds to every frame a weighted sum, channel by channel, of
-those before it (and after it). What comes out is the probability of each class of sounds; the first is silence.
-`vad_detector` makes segments of that.
+    samples -> features -> FSMN: probability of silence -> Detector: segments
 
-Paper: https://arxiv.org/abs/1803.05030. Reference: FunASR 1.4.16, `models/fsmn_vad_streaming`.
-`B` batch, `T` frames, `D` width of the memory.
+Reference: FunASR 1.4.16, `models/fsmn_vad_streaming`. `B` batch, `T` frames, `F` features.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
 from mlx_core.audio import resample
-from mlx_core.audio.samples import AnySamples, Samples, as_samples
-from mlx_core.config import BaseConfig
-from mlx_core.errors import AudioError, ConfigError, InputError
-from mlx_core.models import CheckpointModule, check_sizes
-from mlx_core.ops import conv1d
+from mlx_core.errors import ConfigError, InputError
+from mlx_core.models import CheckpointModule
 
-from .folder import open_folder, table
-from .frontend import Frontend, as_features, make_frontend
-from .online import OnlineFrontend
-from .vad_detector import Detector, VADOptions
-
-Cache = list[mx.array]
-"""For each layer the frames `[B, (lorder - 1) lstride, D]` that the next chunk still sees."""
+from ..config import table
+from ..folder import open_folder
+from ..frontend import AnySamples, Frontend, OnlineFrontend, Samples, as_features, make_frontend, mono_samples
+from ..networks import FSMN, FSMNCache, FSMNConfig
+from .detector import Detector, VADOptions
 
 Schedule = Sequence[tuple[float, float]]
 
@@ -53,36 +43,6 @@ _DYNAMIC_MARGIN = 0.5  # the reference's speech_noise_thres wherever the end sil
 _FILE_CHUNK_MS = 60_000
 _WHOLE_SEGMENTS_MS = 15_000  # chunks from this length on tell of whole segments alone
 _DECIBEL_FLOOR = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class FSMNConfig(BaseConfig):
-    """The `encoder_conf` of a config.yaml."""
-
-    input_dim: int
-    input_affine_dim: int
-    fsmn_layers: int
-    linear_dim: int
-    proj_dim: int
-    lorder: int
-    rorder: int
-    lstride: int
-    rstride: int
-    output_affine_dim: int
-    output_dim: int
-    use_softmax: bool = True
-
-    def __post_init__(self) -> None:
-        check_sizes(self, ("input_dim", "input_affine_dim", "linear_dim", "proj_dim", "output_affine_dim"))
-        check_sizes(self, ("output_dim", "lorder", "lstride"))
-        check_sizes(self, ("fsmn_layers",), 4096)
-        if not 0 <= self.rorder <= 2**20 or (self.rorder and not 1 <= self.rstride <= 2**20):
-            raise ConfigError(
-                f"encoder_conf: rorder must be 0 or more and then rstride at least 1; found {self.rorder} and "
-                f"{self.rstride}."
-            )
-        if not self.use_softmax:
-            raise ConfigError("encoder_conf: use_softmax must be true: segments are made from probabilities.")
 
 
 class VAD(CheckpointModule):
@@ -107,13 +67,13 @@ class VAD(CheckpointModule):
             raise ConfigError(f"sil_pdf_ids {options.sil_pdf_ids} must be among {sizes.output_dim} classes.")
         if frontend.config.width != sizes.input_dim:
             raise ConfigError(
-                f"input_dim must be n_mels lfr_m, {frontend.config.width}, what the front end makes; found "
+                f"input_dim must be n_mels lfr_m, {frontend.config.width}, the width of the front end; found "
                 f"{sizes.input_dim}."
             )
         _check_times(options, frontend)
         return cls(sizes, options, frontend)
 
-    def __call__(self, features: npt.ArrayLike | mx.array, cache: Cache | None = None) -> mx.array:
+    def __call__(self, features: npt.ArrayLike | mx.array, cache: FSMNCache | None = None) -> mx.array:
         """Features `[B, T, F]` -> probabilities `[B, T, classes]`.
 
         cache: of `make_cache`, for one chunk after the other; it's changed. Raises InputError for other shapes.
@@ -121,10 +81,9 @@ class VAD(CheckpointModule):
         features = as_features(features, self.config.input_dim)
         return self.encoder(features, self.make_cache(features.shape[0]) if cache is None else cache)
 
-    def make_cache(self, batch: int = 1) -> Cache:
-        """What a recording's first chunk is given: silence before it."""
-        shape = (batch, (self.config.lorder - 1) * self.config.lstride, self.config.proj_dim)
-        return [mx.zeros(shape) for _ in self.encoder.fsmn]
+    def make_cache(self, batch: int = 1) -> FSMNCache:
+        """The cache of a recording's first chunk: zeros before it."""
+        return self.encoder.make_cache(batch)
 
     def segment(
         self,
@@ -135,7 +94,7 @@ class VAD(CheckpointModule):
         silence_schedule: Schedule = SILENCE_SCHEDULE,
         **thresholds: Any,
     ) -> list[tuple[int, int]]:
-        """Where a recording `[S]`, floats in [-1, 1], has speech: first and last ms of each segment.
+        """The segments of a recording `[S]`, floats in [-1, 1], that have speech: first and last ms of each.
 
         sample_rate: in Hz, None for the model's. thresholds: any of `VADOptions`, None for the model's own. Without
         `max_end_silence_time` the end silence is dynamic, as in `silence_schedule`, and `speech_noise_thres` is 0.5,
@@ -145,7 +104,7 @@ class VAD(CheckpointModule):
         for thresholds.
         """
         rate = self.frontend.sample_rate
-        array = _mono(samples)
+        array = mono_samples(samples)
         if sample_rate is not None and sample_rate != rate:
             array = resample(array, sample_rate, rate)
         stream = self.stream(
@@ -198,13 +157,13 @@ class VADStream:
         self._in_speech = False
 
     def feed(self, samples: AnySamples, final: bool = False) -> list[list[int]]:
-        """The next samples `[S]`, at the model's rate -> what has been found, in ms: `[start, end]`, `[start, -1]` for
+        """The next samples `[S]`, at the model's rate -> events, in ms: `[start, end]`, `[start, -1]` for
         a segment that goes on, `[-1, end]` for its end.
 
         With chunks of 15 s or more: whole segments alone. final: the recording ends here; the next piece begins
         another. Raises AudioError for NaN, infinity or several channels.
         """
-        array = _mono(samples)
+        array = mono_samples(samples)
         if self._samples.size:
             array = np.concatenate([self._samples, array])
         size = self._chunk_samples
@@ -240,8 +199,8 @@ class VADStream:
         if self._in_speech or self._detector.open is not None:
             self._speech_ms += self._chunk_ms
             self._in_speech = True
-        for most_ms, silence_ms in self._schedule:
-            if self._speech_ms <= most_ms:
+        for max_speech_ms, silence_ms in self._schedule:
+            if self._speech_ms <= max_speech_ms:
                 self._end_silence_ms = max(silence_ms - self._options.speech_to_sil_time_thres, 0)
                 self._margin = _DYNAMIC_MARGIN
                 break
@@ -259,7 +218,7 @@ class VADStream:
         return rows, np.pad(used, (0, rows.shape[0] - used.size), constant_values=-np.inf)
 
     def _events(self, final: bool) -> list[list[int]]:
-        """What this chunk has to tell."""
+        """The events of this chunk."""
         detector, shift = self._detector, self._options.frame_in_ms
         closed = [[start * shift, end * shift] for start, end in detector.segments]
         detector.segments.clear()
@@ -275,93 +234,16 @@ class VADStream:
         return closed
 
 
-class FSMN(nn.Module):
-    """`[B, T, F] -> [B, T, classes]`."""
-
-    def __init__(self, config: FSMNConfig) -> None:
-        super().__init__()
-        self.in_linear1 = Linear(config.input_dim, config.input_affine_dim)
-        self.in_linear2 = Linear(config.input_affine_dim, config.linear_dim)
-        self.fsmn = [Block(config) for _ in range(config.fsmn_layers)]
-        self.out_linear1 = Linear(config.linear_dim, config.output_affine_dim)
-        self.out_linear2 = Linear(config.output_affine_dim, config.output_dim)
-
-    def __call__(self, x: mx.array, cache: Cache) -> mx.array:
-        x = nn.relu(self.in_linear2(self.in_linear1(x)))
-        for i, block in enumerate(self.fsmn):
-            x, cache[i] = block(x, cache[i])
-        return mx.softmax(self.out_linear2(self.out_linear1(x)), axis=-1)
-
-
-class Block(nn.Module):
-    """A narrow memory between two linear layers."""
-
-    def __init__(self, config: FSMNConfig) -> None:
-        super().__init__()
-        self.linear = Linear(config.linear_dim, config.proj_dim, bias=False)
-        self.fsmn_block = Memory(config)
-        self.affine = Linear(config.proj_dim, config.linear_dim)
-
-    def __call__(self, x: mx.array, before: mx.array) -> tuple[mx.array, mx.array]:
-        x, before = self.fsmn_block(self.linear(x), before)
-        return nn.relu(self.affine(x)), before
-
-
-class Linear(nn.Module):
-    """A linear layer under the checkpoint's name."""
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, outputs, bias)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.linear(x)
-
-
-class DepthwiseConv(nn.Module):
-    """A depthwise convolution over time: `[B, T + (K - 1) stride, D] -> [B, T, D]`."""
-
-    checkpoint_axes = (0, 2, 1, 3)  # [D, 1, K, 1] -> [D, K, 1, 1]
-
-    def __init__(self, width: int, taps: int, stride: int) -> None:
-        super().__init__()
-        self.weight = mx.zeros((width, taps, 1, 1))
-        self._stride = stride
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return conv1d(x, self.weight.squeeze(-1), dilation=self._stride, groups=x.shape[-1])
-
-
-class Memory(nn.Module):
-    """x plus what it remembers of the frames before it, and foresees of those after it within a chunk."""
-
-    def __init__(self, config: FSMNConfig) -> None:
-        super().__init__()
-        self.conv_left = DepthwiseConv(config.proj_dim, config.lorder, config.lstride)
-        if config.rorder:
-            self.conv_right = DepthwiseConv(config.proj_dim, config.rorder, config.rstride)
-        self._ahead = config.rorder * config.rstride
-        self._rstride = config.rstride
-
-    def __call__(self, x: mx.array, before: mx.array) -> tuple[mx.array, mx.array]:
-        """`[B, T, D]` and the frames before it -> `[B, T, D]` and the frames before the next chunk."""
-        if x.size == 0:
-            return x, before
-        seen = mx.concatenate([before, x], axis=1)
-        y = x + self.conv_left(seen)
-        if self._ahead:
-            y = y + self.conv_right(mx.pad(x, [(0, 0), (0, self._ahead), (0, 0)])[:, self._rstride :])
-        return y, seen[:, seen.shape[1] - before.shape[1] :]
-
-
 def load_vad(path: str | Path) -> VAD:
-    """The VAD of FunASR's folder (config.yaml, model.pt, am.mvn) or of a converted one.
+    """The VAD of FunASR's folder (config.yaml, model.pt, am.mvn), of a converted one, or of a hub id.
 
-    Raises MissingCheckpointError where there is none, ConfigError and WeightsError for one that doesn't fit.
+    Raises MissingCheckpointError where there is none, HubError, ConfigError and WeightsError for one that doesn't fit.
     """
     folder = open_folder(path)
     if folder.kind != "FsmnVADStreaming":
-        raise ConfigError(f"{path} holds a {folder.kind!r}; expected a 'FsmnVADStreaming'. Give the VAD's folder.")
+        raise ConfigError(
+            f"{path} holds a {folder.kind!r}; expected a 'FsmnVADStreaming'. Give the VAD's folder or hub id."
+        )
     vad = VAD.from_state_dict(folder.config, folder.weights())
     vad.frontend = folder.frontend()
     return vad
@@ -387,13 +269,6 @@ def merge_segments(
     return [*merged, (begin, edges[-1])]
 
 
-def _mono(samples: AnySamples) -> Samples:
-    array = as_samples(samples)
-    if array.ndim != 1:
-        raise AudioError(f"samples must be [samples], found {list(array.shape)}. Mix channels, or take one.")
-    return array
-
-
 def _check_times(options: VADOptions, frontend: Frontend) -> None:
     """Raise ConfigError unless detector and front end speak of the same frames."""
     config = frontend.config
@@ -410,7 +285,7 @@ def _decibels(samples: Samples, length: int, shift: int) -> npt.NDArray[np.float
     """The energy of each frame `[T]`, of samples that end with the last frame."""
     if samples.size < length:
         return np.zeros(0)
-    part = int(np.gcd(length, shift))  # frames overlap: add up what they share once
+    part = int(np.gcd(length, shift))  # frames overlap: shared parts are added up once
     energies = np.square(samples[: samples.size // part * part], dtype=np.float64).reshape(-1, part).sum(axis=1)
     frames = np.lib.stride_tricks.sliding_window_view(energies, length // part)[:: shift // part]
     decibels: npt.NDArray[np.float64] = 10 * np.log10(frames.sum(axis=1) + _DECIBEL_FLOOR)
