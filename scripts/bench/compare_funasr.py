@@ -112,20 +112,23 @@ def measure(
     rounds: int,
 ) -> dict[str, Any]:
     """Medians of some rounds by turns, after one that isn't counted."""
-    times: dict[str, list[float]] = {"ours": [], "funasr": []}
-    texts = {}
-    for turn in range(rounds + 1):
-        for name, run in (("ours", ours), ("funasr", theirs)):
-            took, texts[name] = run(wav)
-            if turn:
-                times[name].append(took / seconds)
+    from mlx_core.bench import measure_rounds  # the peer's environment has no MLX
+
+    def timed(run: Callable[[Path], tuple[float, str]]) -> Callable[[int], tuple[float, str]]:
+        def contestant(_: int) -> tuple[float, str]:
+            took, text = run(wav)
             time.sleep(0.5)  # until the other's idle threads no longer spin
-    result = {name: statistics.median(found) for name, found in times.items()}
+            return took / seconds, text.replace(" ", "")
+
+        return contestant
+
+    rows = measure_rounds({"ours": timed(ours), "funasr": timed(theirs)}, rounds)
+    result = {name: statistics.median(rtf for rtf, _ in found) for name, found in rows.items()}
     return {
         "seconds": seconds,
         **result,
         "ratio": result["funasr"] / result["ours"],
-        "same_text": texts["ours"].replace(" ", "") == texts["funasr"].replace(" ", ""),
+        "same_text": rows["ours"][-1][1] == rows["funasr"][-1][1],
     }
 
 

@@ -1,4 +1,4 @@
-"""Text: tokens and words, tags, timestamps, punctuation, transcripts and their formats; without MLX."""
+"""Text: tokens and words, tags, timestamps, punctuation, transcripts and their formats."""
 
 from .detokenize import DetokenizedText, Times, join_texts, join_tokens, join_words
 from .formats import FORMATS, cues_of
