@@ -1,10 +1,10 @@
-"""Convolutions as matrix products, for the Linux CPU, whose own run at a hundredth of what the processor can do.
+"""Convolutions as matrix products, for Linux CPUs, where MLX's own run at a hundredth of the processor's speed.
 
-The functions take what `mx.conv1d` and its siblings take, give the same within rounding, and are differentiable.
-Where the backend doesn't want them (`Backend.fast_convolutions`: Metal, CUDA, macOS, switched off) they are
+The functions have the arguments of `mx.conv1d` and its siblings, the same results within rounding, and are
+differentiable. On other backends (`Backend.fast_convolutions` is off: Metal, CUDA, macOS, or switched off) they are
 `mx.conv1d` and its siblings.
 
-A convolution gathers what each output sees (shifted slices, side by side) and multiplies it by the kernel; a
+A convolution gathers the inputs of each output (shifted slices, side by side) and multiplies them by the kernel; a
 transposed one multiplies first and adds up where outputs overlap. A depthwise one (as many groups as input and output
 channels) multiplies windows by one number per channel and adds up. `N` batch, `C` input and `O` output channels, `G`
 groups; channels come last.
@@ -88,7 +88,7 @@ def conv_transpose2d(
 
 
 def _suits(x: mx.array, padding: Sequence[int]) -> bool:
-    """Whether products should do this; MLX's own know what to do with the rest."""
+    """Whether to compute by products; MLX's own functions handle the rest."""
     wanted = backend.current().fast_convolutions
     return wanted and x.size > 0 and min(padding) >= 0 and mx.issubdtype(x.dtype, mx.floating)
 
@@ -269,7 +269,7 @@ def _windows(
     start: int,
     stop: int,
 ) -> Iterator[mx.array]:
-    """For each place in the kernel, what it meets at the outputs from `start` to `stop` of the first dimension."""
+    """For each place in the kernel its inputs at the outputs from `start` to `stop` of the first dimension."""
     ranges = [(start, stop), *((0, size) for size in sizes[1:])]
     for place in product(*(range(k) for k in kernel)):
         cut = [
@@ -321,7 +321,7 @@ def _convolve_transposed(
 
 
 def _overlap_add(y: mx.array, stride: int, padding: int, dilation: int, output_padding: int) -> mx.array:
-    """Y `[A, L, K, B]`, what input i gives output i * stride + k * dilation - padding -> sums `[A, L_out, B]`."""
+    """Y `[A, L, K, B]`, the part of input i in output i * stride + k * dilation - padding -> sums `[A, L_out, B]`."""
     a, length, kernel, b = y.shape
     reach = dilation * (kernel - 1) + 1
     total = (length - 1) * stride - 2 * padding + reach + output_padding
