@@ -36,7 +36,9 @@ def anchors(path):
     """A page's anchors, as GitHub and mkdocs.yml's slugs make them of headings."""
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
-    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()) for heading in headings}
+    return {
+        re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()) for heading in headings
+    }
 
 
 # --- pages and links ---
@@ -60,7 +62,9 @@ def navigation():
 
 def test_every_page_is_in_the_navigation_once():
     written = [page for page in navigation() if not page.startswith("api/") and page != "contributing.md"]
-    assert sorted([*written, *(f"{member}.md" for member in MEMBERS)]) == [str(page.relative_to(DOCS)) for page in PAGES]
+    assert sorted([*written, *(f"{member}.md" for member in MEMBERS)]) == [
+        str(page.relative_to(DOCS)) for page in PAGES
+    ]
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -82,7 +86,9 @@ class Described(BaseException):
 
 def parser_of(member, monkeypatch):
     """The parser of a member's command, caught when it is about to parse."""
-    entry = tomllib.loads((MEMBERS[member] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"][member]
+    entry = tomllib.loads((MEMBERS[member] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"][
+        member
+    ]
     module, _, function = entry.partition(":")
 
     def caught(self, *args, **kwargs):
@@ -149,7 +155,9 @@ def check_options(parser, words, line):
 @pytest.fixture(scope="module")
 def parsers():
     with pytest.MonkeyPatch.context() as patch:
-        commands = [member for member in MEMBERS if (MEMBERS[member] / "src" / member.replace("-", "_") / "cli.py").exists()]
+        commands = [
+            member for member in MEMBERS if (MEMBERS[member] / "src" / member.replace("-", "_") / "cli.py").exists()
+        ]
         return {member: parser_of(member, patch) for member in commands if member != "mlx-core"}
 
 
