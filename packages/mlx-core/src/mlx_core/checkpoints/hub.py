@@ -51,7 +51,6 @@ _REFERENCE = re.compile(
 
 # Everything that a language model needs, and no second copy of its weights in another format.
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken")
-_PYTORCH_PATTERN = "pytorch_model*.bin"  # where there are no safetensors
 _SECOND_COPIES = ("consolidated*", "original/*")
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
@@ -170,7 +169,7 @@ def _is_whole(folder: Path, patterns: tuple[str, ...]) -> bool:
     weights = [
         name
         for name in names
-        if name.endswith(_WEIGHTS_SUFFIXES) and _matches(name, [*_PATTERNS, _PYTORCH_PATTERN, *patterns])
+        if name.endswith(_WEIGHTS_SUFFIXES) and _matches(name, [*_PATTERNS, PYTORCH.pattern, *patterns])
     ]
     weights = SAFETENSORS.files(weights) or PYTORCH.files(weights) or weights
     nested = any((folder / pattern).is_file() for pattern in patterns if pattern.endswith(_WEIGHTS_SUFFIXES))
@@ -198,7 +197,7 @@ def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
     else:
         model, allow = "", wanted.allow
         if not any(file.endswith(SAFETENSORS.suffix) for file in names):
-            allow.append(_PYTORCH_PATTERN)
+            allow.append(PYTORCH.pattern)
     try:
         return hub.download(wanted, allow) / model
     except Exception as error:
@@ -220,7 +219,7 @@ def _find_part(hub: _Hub, wanted: _Wanted) -> Path | None:
 
 def _only_gguf(names: list[str], wanted: _Wanted) -> bool:
     """Whether the only weights among the files are GGUF."""
-    others = ("*.safetensors", _PYTORCH_PATTERN, *(p for p in wanted.patterns if p.endswith(_WEIGHTS_SUFFIXES)))
+    others = (SAFETENSORS.pattern, PYTORCH.pattern, *(p for p in wanted.patterns if p.endswith(_WEIGHTS_SUFFIXES)))
     return bool(gguf_models(names)) and not any(_matches(name, others) for name in names)
 
 

@@ -156,7 +156,7 @@ def _indexed_files(index: Path, layout: WeightsLayout) -> list[Path]:
 
 
 def _weights_files(folder: Path, layout: WeightsLayout) -> list[Path]:
-    return [folder / name for name in layout.files(file.name for file in folder.glob(f"*{layout.suffix}"))]
+    return [folder / name for name in layout.files(file.name for file in folder.glob(layout.pattern))]
 
 
 def _found_files(folder: Path, layout: WeightsLayout) -> list[Path]:
@@ -164,7 +164,7 @@ def _found_files(folder: Path, layout: WeightsLayout) -> list[Path]:
     if not files:
         torch_files = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         hint = f" It has {', '.join(torch_files[:3])}: convert it to safetensors first." if torch_files else ""
-        raise MissingCheckpointError(f"{folder} holds no {layout.suffix} files.{hint}")
+        raise MissingCheckpointError(f"{folder} holds no {layout.pattern.removeprefix('*')} files.{hint}")
     if (lost := missing_shard(file.name for file in files)) is not None:
         raise MissingCheckpointError(
             f"{folder} lacks shard {lost.number} of {lost.total} of {lost.stem}. The download is incomplete."
