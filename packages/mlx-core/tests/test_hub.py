@@ -280,7 +280,9 @@ def test_modelscope_downloads_where_it_was_asked_for(cache, switch, capsys):
 def test_without_modelscope_s_package_the_error_says_so(cache):
     cache.monkeypatch.setitem(sys.modules, "modelscope", None)
     cache.monkeypatch.setitem(sys.modules, "modelscope.hub.api", None)
-    with pytest.raises(HubError, match=r"modelscope:org/model.*ModelScope didn't give it.*package modelscope.*install"):
+    with pytest.raises(
+        HubError, match=r"modelscope:org/model.*ModelScope didn't give it \(the package.*pip install modelscope"
+    ):
         hub.resolve("modelscope:org/model")
     cache.monkeypatch.setenv("MLX_CORE_USE_MODELSCOPE", "perhaps")
     with pytest.raises(InputError, match=r"MLX_CORE_USE_MODELSCOPE is 'perhaps'; expected 1"):
@@ -377,7 +379,7 @@ def test_offline_the_cached_gguf_files_are_what_there_is(cache):
     assert not cache.asked
     assert hub.resolve("org/gguf") == folder / "a-Q2_K.gguf"
     assert cache.asked
-    with pytest.raises(HubError, match=r"copy of org/gguf in .*'Q8_0'.*It has a-Q2_K\.gguf"):
+    with pytest.raises(HubError, match=r"copy in .*no hub gave more: Conn.*'Q8_0'.*It has a-Q2_K\.gguf"):
         hub.resolve("org/gguf:Q8_0")
     cache.snapshot("org/gguf", "a-Q8_0-00001-of-00002.gguf")
     with pytest.raises(HubError, match=r"lacks a-Q8_0-00002-of-00002\.gguf"):

@@ -81,6 +81,14 @@ class _Hub(Protocol):
 
     title: str
 
+    def hint(self) -> str:
+        """Advice for who can't get a model from it."""
+        ...
+
+    def is_offline(self) -> bool:
+        """Whether the user told it to ask nobody."""
+        ...
+
     def caches(self) -> list[Path]:
         """The folders in which it keeps what it downloaded."""
         ...
@@ -187,7 +195,7 @@ def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
     try:
         names = hub.names(wanted)
     except Exception as error:  # libraries raise their own, their HTTP client's and the operating system's errors
-        found = next(filter(None, (_find_part(hub, wanted) for hub in hubs)), None)
+        found = next(filter(None, (_find_part(each, wanted, _reason(hub, error)) for each in hubs)), None)
         if found is None:
             raise _failure(hubs, name, error) from error
         return found
@@ -204,16 +212,16 @@ def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
         raise _failure(hubs, name, error) from error
 
 
-def _find_part(hub: _Hub, wanted: _Wanted) -> Path | None:
-    """The copy in the cache of a hub that can't be asked for more: whoever reads it will say what it lacks, if that is
-    needed.
+def _find_part(hub: _Hub, wanted: _Wanted, reason: str) -> Path | None:
+    """The copy in a cache when no hub can be asked for more, for that `reason`: whoever reads it will say what it lacks
+    of what is needed.
     """
     folder = hub.cached(wanted, [] if wanted.quantization else wanted.allow)
     if folder is None:
         return None
     names = _names(folder)
     if wanted.quantization is not None or _only_gguf(names, wanted):
-        return folder / _choose_gguf(names, wanted, f"the copy of {wanted.repo} in {folder}")
+        return folder / _choose_gguf(names, wanted, f"the copy in {folder} (no hub gave more: {reason})")
     return folder
 
 
@@ -246,16 +254,17 @@ def _choose_gguf(names: list[str], wanted: _Wanted, where: str) -> str:
 
 def _failure(hubs: list[_Hub], name: str, error: Exception) -> HubError:
     caches = "; ".join(f"{hub.title}: {', '.join(map(str, hub.caches()))}" for hub in hubs)
-    reason = f"{type(error).__name__}: {error}"
-    if isinstance(hubs[0], _HuggingFace) and _HuggingFace.constants().HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
-    if isinstance(error, HubError):
-        reason = str(error)
     return HubError(
-        f"{name!r} is no local path, is not whole in the caches ({caches}), and {hubs[0].title} didn't give it ({reason}). Check "
-        "the id, the network and, for gated models, `hf auth login`; or download it elsewhere and give its folder. Models from "
-        f"the Hugging Face hub are cached in {_HuggingFace.constants().HF_HUB_CACHE}; `hf cache` lists and deletes them."
+        f"{name!r} is no local path, is not whole in the caches ({caches}), and {hubs[0].title} didn't give it "
+        f"({_reason(hubs[0], error)}). Check the id and the network, or download it elsewhere and give its folder. "
+        f"{hubs[0].hint()}"
     )
+
+
+def _reason(hub: _Hub, error: Exception) -> str:
+    if isinstance(error, HubError):
+        return str(error)
+    return "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{type(error).__name__}: {error}"
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -270,14 +279,19 @@ def _names(folder: Path) -> list[str]:
 class _HuggingFace:
     title = "the Hugging Face hub"
 
-    @staticmethod
-    def constants() -> Any:
+    def hint(self) -> str:
+        (cache,) = self.caches()
+        return f"Gated models want `hf auth login`. Models are cached in {cache}; `hf cache` lists and deletes them."
+
+    def is_offline(self) -> bool:
         from huggingface_hub import constants
 
-        return constants
+        return bool(constants.HF_HUB_OFFLINE)
 
     def caches(self) -> list[Path]:
-        return [Path(self.constants().HF_HUB_CACHE)]
+        from huggingface_hub import constants
+
+        return [Path(constants.HF_HUB_CACHE)]
 
     def cached(self, wanted: _Wanted, allow: list[str]) -> Path | None:
         import huggingface_hub
@@ -312,6 +326,12 @@ class _HuggingFace:
 
 class _ModelScope:
     title = "ModelScope"
+
+    def hint(self) -> str:
+        return "Downloads from there are the package modelscope's: `pip install modelscope`."
+
+    def is_offline(self) -> bool:
+        return False
 
     def caches(self) -> list[Path]:
         """The cache, and the folder in it that older versions use unless MODELSCOPE_CACHE is set."""
@@ -357,8 +377,5 @@ def _modelscope(module: str) -> Iterator[Any]:
         try:
             loaded = importlib.import_module(module)
         except ImportError as error:
-            raise HubError(
-                f"the package modelscope, which downloads from there, can't be imported: {error}; install it, or download the "
-                "model elsewhere and give its folder"
-            ) from error
+            raise HubError(f"the package modelscope can't be imported: {error}") from error
         yield loaded
