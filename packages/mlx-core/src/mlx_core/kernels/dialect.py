@@ -159,17 +159,3 @@ def check_floating(function: str, **arrays: mx.array) -> None:
         if not isinstance(array, mx.array) or array.dtype not in FLOATING:
             found = array.dtype if isinstance(array, mx.array) else type(array).__name__
             raise InputError(f"{function}: {name} must be an mx.array of {', '.join(backend.DTYPES)}; got {found}.")
-
-
-def mapped_first(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> list[mx.array]:
-    """What vmap maps over, moved to the front of each input, or repeated there for one that isn't mapped."""
-    size = next(array.shape[axis] for array, axis in zip(inputs, axes, strict=True) if axis is not None)
-    return [
-        mx.broadcast_to(array, (size, *array.shape)) if axis is None else mx.moveaxis(array, axis, 0)
-        for array, axis in zip(inputs, axes, strict=True)
-    ]
-
-
-def known(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> list[mx.array]:
-    """The tangents; MLX gives None for inputs that don't change."""
-    return [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]

@@ -9,7 +9,7 @@ from typing import cast
 import mlx.core as mx
 
 from ..errors import InputError
-from .dialect import SIMD, Kernel, Language, check_floating, known, language, mapped_first, vector_width
+from .dialect import SIMD, Kernel, Language, check_floating, language, vector_width
 
 GROUP = 256  # threads at most, which any GPU can launch, however many registers each takes
 TAKEN = 8  # elements that one thread takes of its row, where that leaves no SIMD group idle
@@ -128,16 +128,6 @@ def _modulate(eps: float) -> mx.custom_function:
         grads = _gradients(eps, x, shift, scale, cotangent)
         return tuple(grad.astype(primal.dtype) for grad, primal in zip(grads, primals, strict=True))
 
-    @modulate.jvp
-    def jvp(primals: tuple[mx.array, ...], tangents: tuple[mx.array | None, ...]) -> mx.array:
-        return _tangent(eps, *primals, *known(primals, tangents)).astype(primals[0].dtype)
-
-    @modulate.vmap
-    def vmap(inputs: tuple[mx.array, ...], axes: tuple[int | None, ...]) -> tuple[mx.array, int]:
-        arrays = mapped_first(inputs, axes)
-        out = cast(mx.array, modulate(*(array.flatten(0, 1) for array in arrays)))
-        return out.reshape(arrays[0].shape), 0
-
     return modulate
 
 
@@ -200,11 +190,3 @@ def _gradients(
     cotangent = cotangent.astype(mx.float32)
     by_x = _through_norm(normalised, rate, cotangent * (1 + _wide(scale)))
     return by_x, cotangent.sum(1), (cotangent * normalised).sum(1)
-
-
-def _tangent(
-    eps: float, x: mx.array, shift: mx.array, scale: mx.array, dx: mx.array, dshift: mx.array, dscale: mx.array
-) -> mx.array:
-    normalised, rate = _normalised(x, eps)
-    through = _through_norm(normalised, rate, dx.astype(mx.float32))
-    return (1 + _wide(scale)) * through + _wide(dscale) * normalised + _wide(dshift)
