@@ -1,4 +1,4 @@
-"""Everything that the packages raise on purpose.
+"""The exceptions that the packages raise on purpose.
 
     MLXCoreError
     ├── InputError         ValueError         an argument: prompt, tokens, sampling parameter
@@ -10,11 +10,11 @@
     ├── CacheError         ValueError         keys and values that don't fit a cache
     ├── ConversionError    ValueError         a checkpoint that can't be converted or written
     ├── AudioError         ValueError         samples and sound files
-    └── BackendError       RuntimeError       the device can't do what was asked
+    └── BackendError       RuntimeError       an operation that the device, or its backend, doesn't have
         └── MissingBackendError     ImportError         MLX has no libmlx for this platform
 
-The second column is the builtin that each class derives from as well, so that code which knows nothing of this tree can
-catch it. A message says what went wrong, what was expected, what was found and what to do.
+The second column is the builtin that each class also derives from, so that code which doesn't know this tree can catch
+it. A message says what went wrong, what was expected, what was found and what to do.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TokenizerError(MLXCoreError, ValueError):
 
 
 class CacheError(MLXCoreError, ValueError):
-    """Keys and values that don't fit a cache, or a cache that can't do what was asked."""
+    """Keys and values that don't fit a cache, or an operation that a cache doesn't have."""
 
 
 class ConversionError(MLXCoreError, ValueError):
@@ -61,7 +61,7 @@ class AudioError(MLXCoreError, ValueError):
 
 
 class BackendError(MLXCoreError, RuntimeError):
-    """The device, or its backend, can't do what was asked."""
+    """An operation or setting that the device, or its backend, doesn't support."""
 
 
 class MissingBackendError(BackendError, ImportError):
