@@ -8,8 +8,8 @@
 
 Writes into packages/mlx-core/tests/goldens/gguf/: `tiny.gguf`, a file by gguf's own writer with every type of
 metadata and two rows of random blocks of every kind that `mlx_core.checkpoints.gguf.blocks` reads; `split-*.gguf`, the
-same in three parts; `weights.npz`, those rows as gguf dequantises them; and `facts.json`: the metadata, the sizes of all kinds of tensors, and what each tensor of an
-architecture is called.
+same in three parts; `weights.npz`, those rows as gguf dequantises them; and `facts.json`: the metadata, the sizes of
+all kinds of tensors, and the name of each tensor of an architecture.
 """
 
 from __future__ import annotations
