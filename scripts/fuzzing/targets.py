@@ -1,4 +1,4 @@
-"""What is fuzzed: for each kind of input its sound examples, how they are changed, and what a user does with them.
+"""The kinds of input that are fuzzed: sound examples of each, the changes to them, and the calls that users make.
 
 A file set is written to a folder of its own. `use` goes through the calls that users make, and then uses what they
 gave: a model sees tokens, a tokenizer text, a cache further keys.

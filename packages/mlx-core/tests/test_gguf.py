@@ -406,7 +406,7 @@ def test_rope_scaling(opened, extra, expected):
 
 
 def llama3_divisors(head_dim: int, theta: float, factor: float, low: float, high: float, original: int) -> np.ndarray:
-    """What llama.cpp's converter writes, wavelength by wavelength."""
+    """The divisors that llama.cpp's converter writes, wavelength by wavelength."""
     divisors = []
     for i in range(0, head_dim, 2):
         wavelength = 2 * math.pi * theta ** (i / head_dim)

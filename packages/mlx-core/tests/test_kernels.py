@@ -333,7 +333,7 @@ def test_vmap_is_a_loop(name, axes):
 
 @dataclass(frozen=True)
 class Case:
-    """What a text is run on. x is `[rows, D]` for swiglu, `[B, L, D]` for modulate; `lies` is a layout in
+    """The inputs of a kernel's source. x is `[rows, D]` for swiglu, `[B, L, D]` for modulate; `lies` is a layout in
     `laid_out`.
     """
 

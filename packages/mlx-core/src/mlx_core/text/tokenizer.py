@@ -235,7 +235,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     local = Path(path).expanduser()
     if not local.exists():
-        from ..checkpoints import resolve
+        from ..checkpoints.hub import resolve
 
         local = resolve(path)
     if local.is_dir():
