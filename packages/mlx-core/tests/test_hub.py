@@ -102,6 +102,8 @@ def test_paths_are_themselves_and_what_is_no_id_is_refused(cache, tmp_path):
             hub.resolve(name)
     with pytest.raises(MissingCheckpointError, match="can't be a path"):
         hub.resolve("x" * 5000)
+    with pytest.raises(InputError, match="list of patterns"):
+        hub.resolve("org/model", patterns="*.pt")
     assert not cache.asked
 
 
@@ -154,6 +156,16 @@ def test_an_index_says_what_is_whole(cache):
         assert bool(cache.asked) != whole
     index.write_text("[" * 10**5)
     assert hub.resolve("org/model") == folder
+
+
+def test_the_index_of_another_copy_does_not_count(cache):
+    folder = cache.snapshot("org/model", *MODEL)
+    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "pytorch_model-00001-of-00002.bin"}}')
+    assert hub.resolve("org/model") == folder
+    assert not cache.asked
+    (folder / "model.safetensors").unlink()
+    assert hub.resolve("org/model") == folder
+    assert cache.asked
 
 
 def test_files_that_huggingface_hub_knows_to_be_missing_are_fetched(cache):

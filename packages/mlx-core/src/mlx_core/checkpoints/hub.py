@@ -12,8 +12,9 @@ cache, which other tools share: from ModelScope, by the package `modelscope`, wh
 `MLX_CORE_USE_MODELSCOPE=1` asks for it, else from the Hugging Face hub. With `HF_HUB_OFFLINE=1` only what is cached is
 used.
 
-The colon is llama.cpp's: the end of a GGUF file's name, whatever the case, or all of it. Of a repository that holds
-nothing but GGUF files the only model is taken, else Q4_K_M, else Q8_0. Of a split model all parts are downloaded.
+After the id's colon stands, as in llama.cpp, the quantisation of a GGUF model: the end of a file's name, in any case, or
+all of it. Without one, of a repository that has no other weights than GGUF, the only model is taken, else Q4_K_M, else
+Q8_0. Of a split model all parts are downloaded.
 
 The layouts are those that huggingface_hub 0.34 to 2.4, modelscope 1.28 and 1.40 and modelscope_hub 0.5 write and read.
 """
@@ -130,6 +131,8 @@ def resolve(path_or_id: str | Path, *, revision: str | None = None, patterns: Se
             f"{name} does not exist. Give a model's folder, a .gguf file or a hub id (org/name, org/name:Q4_K_M for GGUF, "
             "modelscope:org/name)."
         )
+    if isinstance(patterns, str):
+        raise InputError(f"patterns must be a list of patterns; found the text {patterns!r}.")
     wanted = _Wanted(reference["repo"], revision, tuple(patterns or ()), reference["quantization"])
     hubs = _hubs(reference["hub"])
     for hub in hubs:
@@ -163,31 +166,29 @@ def _find(hub: _Hub, wanted: _Wanted) -> Path | None:
 
 
 def _is_whole(folder: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether a cached copy has its weights, all shards of them, and what else tells that it isn't a part: the patterns
-    that name a file, or where there are none a vocabulary.
+    """Whether a cached copy has all its weights, and files that a part of a model lacks: those that `patterns` name
+    without a wildcard, or where there are no patterns a vocabulary.
     """
     names = {file.name for file in folder.iterdir() if file.is_file()}
+    if patterns:
+        rest = all((folder / pattern).is_file() for pattern in patterns if not glob.has_magic(pattern))
+    else:
+        rest = any(_matches(name, _VOCABULARIES) for name in names)
+    return rest and _has_weights(folder, names, patterns)
+
+
+def _has_weights(folder: Path, names: set[str], patterns: tuple[str, ...]) -> bool:
     for layout in (SAFETENSORS, PYTORCH):
-        if layout.index in names:
+        files = layout.files(names)
+        if files and layout.index in names:  # an index alone belongs to a second copy that wasn't downloaded
             try:
-                indexed = set(json.loads((folder / layout.index).read_bytes())["weight_map"].values())
+                return set(json.loads((folder / layout.index).read_bytes())["weight_map"].values()) <= names
             except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 return False
-            return indexed <= names and _has_rest(folder, names, patterns)
-    weights = [
-        name
-        for name in names
-        if name.endswith(_WEIGHTS_SUFFIXES) and _matches(name, [*_PATTERNS, PYTORCH.pattern, *patterns])
-    ]
-    weights = SAFETENSORS.files(weights) or PYTORCH.files(weights) or weights
-    nested = any((folder / pattern).is_file() for pattern in patterns if pattern.endswith(_WEIGHTS_SUFFIXES))
-    return bool(weights or nested) and missing_shard(weights) is None and _has_rest(folder, names, patterns)
-
-
-def _has_rest(folder: Path, names: set[str], patterns: tuple[str, ...]) -> bool:
-    if patterns:
-        return all((folder / pattern).is_file() for pattern in patterns if not glob.has_magic(pattern))
-    return any(_matches(name, _VOCABULARIES) for name in names)
+        if files:
+            return missing_shard(files) is None
+    wanted = [pattern for pattern in patterns if pattern.endswith(_WEIGHTS_SUFFIXES)]
+    return any(_matches(name, wanted) for name in names) or any((folder / pattern).is_file() for pattern in wanted)
 
 
 def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
