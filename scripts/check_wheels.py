@@ -30,8 +30,8 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # The oldest systems that MLX's own wheels install on: glibc 2.35 (Ubuntu 22.04, Debian 12) and macOS 14.
 GLIBC = (2, 35)
 MACOS = (14, 0)
-# Distributions that have no wheels, and why that is no hindrance.
-SOURCES = {"jieba": "0.42.1 is its only release for years, pure Python, which builds anywhere"}
+# Distributions that have no wheels, and why they install all the same.
+SOURCES = {"jieba": "pure Python, which builds without a compiler"}
 BACKENDS = ("cpu", "cuda13")  # extras that exclude each other
 
 
@@ -149,7 +149,9 @@ def main() -> None:
     if complaints:
         sys.exit("\n".join(complaints))
     count = len({requirement.name for requirements in closures for requirement in requirements})
-    print(f"{count} distributions have wheels for Python {PYTHONS[0]} to {PYTHONS[-1]}, but for {', '.join(SOURCES)}")
+    print(
+        f"{count} distributions; all install from wheels on Python {PYTHONS[0]} to {PYTHONS[-1]} but {', '.join(SOURCES)}"
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class MorphemeAnalyser:
         while node.next is not None:
             nodes.append(node)
             node = node.next
-        # Penalties only make paths dearer, so a cheapest path without any stays the cheapest.
+        # Penalties only raise costs, so a cheapest path without any stays the cheapest.
         if any(map(self._penalty, nodes)):
             return self._searched(text)
         return [_morpheme(node) for node in nodes]
@@ -57,7 +57,7 @@ class MorphemeAnalyser:
         return self._penalties.get(node.posid, 0) if node.rlength != node.length else 0
 
     def _searched(self, text: str) -> list[tuple[str, str]]:
-        """The morphemes on the path that costs least, penalties included (Viterbi); of equals MeCab's choice."""
+        """The morphemes on the path that costs least, penalties included (Viterbi); ties are broken as in MeCab."""
         lattice = self._parsed(text, MeCab.MECAB_NBEST)  # which keeps the connections between nodes
         costs, before = {lattice.bos_node().id: 0}, {}
 
