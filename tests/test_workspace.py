@@ -2,12 +2,16 @@
 
 import ast
 import itertools
+import json
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in (ROOT / "packages").glob("*/pyproject.toml"))
@@ -24,7 +28,12 @@ def version(text):
 
 
 # Distributions whose modules have other names.
-IMPORTED_AS = {"pyyaml": "yaml", "pyopenjtalk_plus": "pyopenjtalk", "python_mecab_ko": "mecab"}
+IMPORTED_AS = {
+    "pyyaml": "yaml",
+    "pyopenjtalk_plus": "pyopenjtalk",
+    "mecab_python3": "MeCab",
+    "python_mecab_ko_dic": "mecab_ko_dic",
+}
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=NAMES)
@@ -97,8 +106,6 @@ def test_the_root_knows_every_member():
         cpu, cuda = {"package": "mlx-core", kind: "cpu"}, {"package": "mlx-core", "extra": "cuda13"}
         assert (tuple(sorted(cpu.items())), tuple(sorted(cuda.items()))) in pairs
     assert set(root["tool"]["ruff"]["lint"]["isort"]["known-first-party"]) == set(MODULES.values())
-    matrix = re.search(r"member: \[(.*)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text())[1]
-    assert [name.strip() for name in matrix.split(",")] == NAMES
     readme, index = (ROOT / "README.md").read_text(), (ROOT / "docs" / "index.md").read_text()
     for name in NAMES:
         assert f"packages/{name})" in readme
@@ -109,3 +116,50 @@ def test_ci_runs_the_readme_s_test_command():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert "uv run python -m pytest" in readme
     assert "uv run --locked python -m pytest" in ci
+
+
+def workflow_jobs(name):
+    return yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text())["jobs"]
+
+
+def test_ci_takes_its_members_from_the_workspace(tmp_path):
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert not [name for name in [*NAMES, *MODULES.values()] if re.search(rf"\b{name}\b", text)]
+    jobs = workflow_jobs("ci.yml")
+    assert jobs["member"]["strategy"]["matrix"]["member"] == "${{ fromJSON(needs.members.outputs.names) }}"
+    (listing,) = (step["run"] for step in jobs["members"]["steps"] if step.get("id") == "list")
+    output = tmp_path / "output"
+    subprocess.run(["bash", "-e", "-c", listing], cwd=ROOT, env=os.environ | {"GITHUB_OUTPUT": str(output)}, check=True)
+    name, _, value = output.read_text().partition("=")
+    assert name == "names"
+    assert json.loads(value) == NAMES
+
+
+def test_ci_tests_every_member_on_each_platform():
+    legs = workflow_jobs("ci.yml")["member"]["strategy"]["matrix"]["leg"]
+    found = {(leg["os"], leg["python"], leg["versions"]) for leg in legs}
+    assert len(found) == len(legs)
+    oldest, newest = "3.11", "3.14"
+    assert {
+        (system, python, "locked") for system in ("ubuntu-latest", "macos-latest") for python in (oldest, newest)
+    } <= found
+    assert ("ubuntu-24.04-arm", oldest, "locked") in found
+    assert ("ubuntu-latest", oldest, "lowest-direct") in found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "uv lock --check",
+        "ruff check .",
+        "ruff format --check .",
+        "mypy",
+        "python scripts/check_wheels.py",
+        "zizmor --offline",
+        "jactionlint .github/workflows/*.yml",
+    ],
+)
+def test_ci_makes_the_same_checks_here_and_there(command):
+    commands = "\n".join(step.get("run", "") for step in workflow_jobs("ci.yml")["check"]["steps"])
+    assert command in commands
+    assert command in (ROOT / ".ci" / "run").read_text()

@@ -87,7 +87,7 @@ def pronounce(text: str, *, exact: bool = False) -> tuple[list[str], None]:
     """The phones of a normalised text; Korean has no word2ph.
 
     Raises:
-        MissingExtraError: python-mecab-ko isn't installed.
+        MissingExtraError: The extra `ko` isn't installed.
     """
     text = re.sub("[A-Za-z]", lambda m: _LETTERS[m[0].lower()], text)
     text = _digits(_annotated(sounds.idioms(text)))
@@ -102,10 +102,10 @@ def pronounce(text: str, *, exact: bool = False) -> tuple[list[str], None]:
 @cache
 def _analyser() -> Any:
     try:
-        import mecab
+        from .korean_morphemes import MorphemeAnalyser
     except ImportError as error:
         raise missing("Korean", "ko", error) from error
-    return mecab.MeCab()
+    return MorphemeAnalyser()
 
 
 def _annotated(text: str) -> str:
