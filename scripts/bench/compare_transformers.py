@@ -23,9 +23,9 @@ import transformers
 
 from gpt_sovits_mlx import ChineseRoberta, CNHubert
 from gpt_sovits_mlx.bench import bert_input, hubert_input, randomised
-from gpt_sovits_mlx.bert import ChineseRobertaConfig
-from gpt_sovits_mlx.hubert import CNHubertConfig
-from gpt_sovits_mlx.network import CheckpointModule
+from gpt_sovits_mlx.networks.bert import ChineseRobertaConfig
+from gpt_sovits_mlx.networks.hubert import CNHubertConfig
+from gpt_sovits_mlx.networks.module import CheckpointModule
 from mlx_core import backend
 
 Pair = tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]

@@ -9,7 +9,7 @@ import pytest
 
 from gpt_sovits_mlx import CNHubert, bench
 from gpt_sovits_mlx.cli import main
-from gpt_sovits_mlx.hubert import CNHubertConfig
+from gpt_sovits_mlx.networks.hubert import CNHubertConfig
 from mlx_core.errors import InputError
 
 

@@ -8,21 +8,22 @@ import pytest
 import soundfile
 
 from gpt_sovits_mlx import cloning
+from gpt_sovits_mlx.audio import load_reference, reference_spectrogram
 from gpt_sovits_mlx.bench import randomised
-from gpt_sovits_mlx.bert import ChineseRoberta, ChineseRobertaConfig
-from gpt_sovits_mlx.bigvgan import BigVGAN
-from gpt_sovits_mlx.cloning import VoiceCloner, load_reference
-from gpt_sovits_mlx.decoding import Sampling
-from gpt_sovits_mlx.features import reference_spectrogram
-from gpt_sovits_mlx.files import sound_file
-from gpt_sovits_mlx.generation import Guard, generate
-from gpt_sovits_mlx.hubert import CNHubert, CNHubertConfig
-from gpt_sovits_mlx.models import Models, Vocabulary, find, load_models
-from gpt_sovits_mlx.sovits import SoVITS, SoVITSConfig
-from gpt_sovits_mlx.sovits_v3 import SoVITSV3
-from gpt_sovits_mlx.t2s import T2S, Sentence, T2SConfig
+from gpt_sovits_mlx.checkpoints import find
+from gpt_sovits_mlx.cloning import VoiceCloner
+from gpt_sovits_mlx.models import Models, Vocabulary, load_models
+from gpt_sovits_mlx.networks.bert import ChineseRoberta, ChineseRobertaConfig
+from gpt_sovits_mlx.networks.bigvgan import BigVGAN
+from gpt_sovits_mlx.networks.hubert import CNHubert, CNHubertConfig
+from gpt_sovits_mlx.networks.sovits import SoVITS, SoVITSConfig
+from gpt_sovits_mlx.networks.sovits_v3 import SoVITSV3
+from gpt_sovits_mlx.networks.t2s import T2S, Sentence, T2SConfig
+from gpt_sovits_mlx.networks.vocoder import HiFiGAN
+from gpt_sovits_mlx.sound_files import sound_file
+from gpt_sovits_mlx.synthesis.decoding import Sampling
+from gpt_sovits_mlx.synthesis.generation import Guard, generate
 from gpt_sovits_mlx.text import TextFrontend
-from gpt_sovits_mlx.vocoder import HiFiGAN
 from gpt_sovits_mlx.voices import VoiceLibrary
 from mlx_core.audio import load_audio, save_wav
 from mlx_core.errors import AudioError, ConfigError, InputError, MissingCheckpointError, WeightsError

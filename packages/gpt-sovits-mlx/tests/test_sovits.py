@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gpt_sovits_mlx import SoVITS, reference_spectrogram
 from gpt_sovits_mlx.bench import SOVITS_CONFIGS, randomised, released_sovits
-from gpt_sovits_mlx.encoder import Attention, gather, resize, spread
-from gpt_sovits_mlx.vocoder import GeneratorConfig, Vocoder
+from gpt_sovits_mlx.networks.prior_encoder import Attention, gather, resize, spread
+from gpt_sovits_mlx.networks.vocoder import GeneratorConfig, Vocoder
 from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 
 VERSIONS = ("v1", "v2", "v2Pro", "v2ProPlus")

@@ -16,19 +16,19 @@ from mlx_core import backend
 from mlx_core.errors import InputError
 from mlx_core.models import preserved_random_state
 
-from .base import CODES, EncoderConfig
-from .bert import ChineseRoberta, ChineseRobertaConfig
-from .bigvgan import BigVGAN, BigVGANConfig
-from .decoding import Sampling, decode
-from .dit import DiTConfig
-from .features import MEL_BINS
-from .hubert import CNHubert, CNHubertConfig
-from .network import CheckpointModule
-from .sovits import SAMPLE_RATE, SPEAKER_WIDTH, SoVITS, SoVITSConfig
-from .sovits_v3 import SoVITSV3
-from .speaker import ERes2NetV2, ERes2NetV2Config
-from .t2s import BERT_WIDTH, T2S, Sentence, T2SConfig
-from .vocoder import HiFiGAN, MelVocoder, MelVocoderConfig
+from .audio import MEL_BINS
+from .networks.base import CODES, EncoderConfig
+from .networks.bert import ChineseRoberta, ChineseRobertaConfig
+from .networks.bigvgan import BigVGAN, BigVGANConfig
+from .networks.dit import DiTConfig
+from .networks.hubert import CNHubert, CNHubertConfig
+from .networks.module import CheckpointModule
+from .networks.sovits import SAMPLE_RATE, SPEAKER_WIDTH, SoVITS, SoVITSConfig
+from .networks.sovits_v3 import SoVITSV3
+from .networks.speaker import ERes2NetV2, ERes2NetV2Config
+from .networks.t2s import BERT_WIDTH, T2S, Sentence, T2SConfig
+from .networks.vocoder import HiFiGAN, MelVocoder, MelVocoderConfig
+from .synthesis.decoding import Sampling, decode
 
 REFERENCE_S = 6.0
 SPEECH_S = 5.0
@@ -214,8 +214,8 @@ def _stage(stage: str, version: str, steps: int | None) -> tuple[float, Callable
 
 def _first_packet(version: str, spectrogram: mx.array, steps: int | None) -> tuple[float, Callable[[], Any]]:
     from .cloning import VoiceCloner
-    from .generation import Guard
     from .models import Models
+    from .synthesis.generation import Guard
     from .voices import Voice, fingerprint
 
     rng = np.random.default_rng(2)

@@ -12,17 +12,17 @@ from mlx_core.checkpoints import load_weights
 from mlx_core.config import read_json
 from mlx_core.errors import ConversionError
 
-from .bert import ChineseRoberta
-from .bigvgan import WEIGHTS_FILE, BigVGAN
-from .hubert import CNHubert
-from .lora import is_lora
-from .network import CheckpointModule
-from .released import Released, read_released
-from .sovits import SoVITS
-from .sovits_v3 import SoVITSV3, with_base
-from .speaker import ERes2NetV2
-from .t2s import T2S
-from .vocoder import HiFiGAN
+from .checkpoints.lora import is_lora
+from .checkpoints.released import Released, read_released
+from .networks.bert import ChineseRoberta
+from .networks.bigvgan import WEIGHTS_FILE, BigVGAN
+from .networks.hubert import CNHubert
+from .networks.module import CheckpointModule
+from .networks.sovits import SoVITS
+from .networks.sovits_v3 import SoVITSV3, with_base
+from .networks.speaker import ERes2NetV2
+from .networks.t2s import T2S
+from .networks.vocoder import HiFiGAN
 
 # A tensor by which each network's checkpoint is known, in any of its spellings.
 _MARKS: tuple[tuple[type[CheckpointModule], str], ...] = (

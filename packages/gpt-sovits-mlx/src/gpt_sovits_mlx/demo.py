@@ -14,10 +14,10 @@ from pathlib import Path
 from mlx_core.errors import MissingCheckpointError
 
 from .bench import randomised, released_sovits
-from .bert import ChineseRoberta, ChineseRobertaConfig
-from .hubert import CNHubert, CNHubertConfig
 from .models import Models, Vocabulary
-from .t2s import T2S, T2SConfig
+from .networks.bert import ChineseRoberta, ChineseRobertaConfig
+from .networks.hubert import CNHubert, CNHubertConfig
+from .networks.t2s import T2S, T2SConfig
 
 NOTE = (
     "no models were named: every network has random weights, at the sizes of GPT-SoVITS v2, so the sound is noise. Only "

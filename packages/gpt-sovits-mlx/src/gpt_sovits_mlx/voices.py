@@ -21,7 +21,7 @@ from mlx_core.checkpoints import load_safetensors, new_folder
 from mlx_core.errors import InputError, MissingCheckpointError, WeightsError
 
 from .models import Models
-from .sovits_v3 import Prompt
+from .networks.sovits_v3 import Prompt
 
 _NAME = re.compile(r"[\w][\w .-]{0,99}")
 _FORMAT = 1

@@ -20,7 +20,7 @@ from re import Match
 from typing import Any
 
 from .extras import missing
-from .symbols import UNKNOWN, is_known
+from .phones import UNKNOWN, is_known
 
 _SPOKEN = r"A-Za-z\d\u3005\u3040-\u30ff\u4e00-\u9fff\uff11-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9d"
 _STRETCH = re.compile(f"([{_SPOKEN}]+)|([^{_SPOKEN}])")
