@@ -51,7 +51,7 @@ SOVITS_CONFIGS: dict[str, dict[str, Any]] = {
     "v3": {"version": "v3"},
     "v4": {"version": "v4"},
 }
-"""What the versions' `model` tables say beside v2's sizes."""
+"""The versions' `model` tables, where they differ from v2's sizes."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def released_vocoder(version: str) -> MelVocoder:
 
 
 def randomised(network: N, seed: int = 0) -> N:
-    """The network with weights drawn so that activations stay of order one; what comes out is noise."""
+    """The network with weights drawn so that activations stay of order one; its output is noise."""
     keys = iter(mx.random.split(mx.random.key(seed), 4096))
 
     def drawn(name: str, like: mx.array) -> mx.array:

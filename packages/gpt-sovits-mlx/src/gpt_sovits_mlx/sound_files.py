@@ -18,9 +18,9 @@ FORMATS: dict[str, tuple[str, str]] = {
     ".ogg": ("OGG", "VORBIS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
-"""What a file's ending says, as libsndfile has it."""
+"""Container and encoding by a file's ending, as libsndfile calls them."""
 
-_MOST_SAMPLES = 2**14
+_MAX_SAMPLES = 2**14
 """Written at once: libsndfile puts what it hands to Vorbis on the stack, which a minute of silence overflows."""
 
 Write = Callable[[npt.NDArray[np.float32]], None]
@@ -53,8 +53,8 @@ def sound_file(path: str | Path, sample_rate: int) -> Iterator[Write]:
         ):
 
             def write(samples: npt.NDArray[np.float32]) -> None:
-                for start in range(0, len(samples), _MOST_SAMPLES):
-                    sound.write(samples[start : start + _MOST_SAMPLES])
+                for start in range(0, len(samples), _MAX_SAMPLES):
+                    sound.write(samples[start : start + _MAX_SAMPLES])
 
             yield write
             sound.close()  # before it takes its name

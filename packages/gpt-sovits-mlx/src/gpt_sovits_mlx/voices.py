@@ -1,4 +1,4 @@
-"""Voices: what is made of a reference once, and a library that keeps it.
+"""Voices, made of a reference once, and a library that keeps them.
 
 A voice depends on the models that it was made with: the semantic tokens of the prompt on CNHubert and SoVITS, the
 timbre on SoVITS. A fingerprint of both says later whether it still fits.
@@ -40,7 +40,7 @@ class Voice:
     bert: mx.array | None
     """Features `[phones, 1024]` of what it says, None for zeros."""
     prompt: Prompt | None
-    """What v3 and v4 go on from."""
+    """The reference as v3 and v4 go on from it."""
     text: str | None
     language: str | None
     version: str

@@ -53,6 +53,7 @@ PRETRAINED: dict[str, tuple[str, str]] = {
 `config.py` has them.
 """
 
+_NO_FOLDER = "{} is no folder. Give one that holds the models, or a hub id (org/name)."
 # What a hub's folder for one network holds beside what `resolve` takes anyway.
 _EXTRA_FILES = ("*.ckpt", "*.pth", "bigvgan_generator.pt", "*.onnx")
 
@@ -79,9 +80,12 @@ class Locations:
                 raise InputError(f"version must be one of {', '.join(PRETRAINED)}; found {version!r}.")
             t2s, sovits = PRETRAINED[version]
             named = {"t2s": t2s, "sovits": sovits, **named}
-        self.folder = resolve(models, patterns=list(_hub_patterns(named, version)))
+        try:
+            self.folder = resolve(models, patterns=list(_hub_patterns(named, version)))
+        except MissingCheckpointError as error:
+            raise MissingCheckpointError(_NO_FOLDER.format(models)) from error
         if not self.folder.is_dir():
-            raise MissingCheckpointError(f"{self.folder} is no folder. Give one that holds the models.")
+            raise MissingCheckpointError(_NO_FOLDER.format(models))
         self._given = {name: resolve_network(path, self.folder) for name, path in named.items()}
 
     def find(self, network: str, version: str | None = None) -> Path | None:

@@ -29,9 +29,9 @@ HEADS = {
     b"05": "v2Pro",
     b"06": "v2ProPlus",
 }
-"""What the first two bytes say where they aren't `PK`."""
+"""The versions by the first two bytes, where these aren't `PK`."""
 
-_MOST_NESTED = 16
+_MAX_DEPTH = 16
 _V1_BYTES, _V2_BYTES = 82978 * 2**10, 700 * 2**20  # below these a SoVITS file is v1's, v2's; else v3's
 _V1_SYMBOLS = 322
 _FLOW_VERSIONS = ("v3", "v4")
@@ -45,8 +45,8 @@ class HParams:
 
 @dataclass(frozen=True)
 class Released:
-    """A released file. `config` and `info` are empty where it holds nothing but tensors; `head` is what its first two
-    bytes say, None for `PK`.
+    """A released file. `config` and `info` are empty where it holds nothing but tensors; `head` is the version that its
+    first two bytes name, None for `PK`.
     """
 
     config: dict[str, Any]
@@ -126,7 +126,7 @@ def read_released(path: str | Path) -> Released:
 
 def plain(value: Any, depth: int = 0) -> Any:
     """A configuration with dicts in place of HParams. Raises ConfigError where it is nested without end."""
-    if depth > _MOST_NESTED:
+    if depth > _MAX_DEPTH:
         raise ConfigError("the checkpoint's config is nested without end. The file is damaged or hostile.")
     if isinstance(value, HParams):
         value = vars(value)

@@ -1,5 +1,5 @@
-"""What every SoVITS shares: semantic tokens out of HuBERT's features, a voice out of spectrograms, and the prior
-encoder, which says the tokens with the phones in that voice.
+"""The parts of every SoVITS: semantic tokens out of HuBERT's features, a voice out of spectrograms, and the prior
+encoder, which combines tokens, phones and voice.
 
 Reference: GPT-SoVITS, `module/models.py` (`SynthesizerTrn`, `SynthesizerTrnV3`).
 """
@@ -32,7 +32,7 @@ _C = TypeVar("_C", bound="EncoderConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(BaseConfig):
-    """What the `model` table of a released `.pth` says of the parts that all versions have."""
+    """The `model` table of a released `.pth`, as far as all versions have it."""
 
     inter_channels: int = 192
     hidden_channels: int = 192
@@ -106,7 +106,7 @@ class BaseSoVITS(CheckpointModule):
         return self.quantizer.nearest(self.ssl_proj(features)[0])
 
     def latent(self, codes: Any, phones: Any, voice: mx.array) -> mx.array:
-        """What is said, before speed and noise: `[1, 2 N, C]`.
+        """The latent of a sentence, before speed and noise: `[1, 2 N, C]`.
 
         codes: semantic tokens `[N]`. phones: `[S]`. Raises InputError for ids that aren't the model's, or none.
         """
@@ -114,9 +114,9 @@ class BaseSoVITS(CheckpointModule):
         if codes.size == 0 or phones.size == 0:
             raise InputError(f"a sentence needs tokens and phones; got {codes.size} and {phones.size}.")
         quantized = mx.repeat(self.quantizer.embed[codes], FRAMES_PER_CODE, axis=0)
-        return self.enc_p.latent(quantized[None], self.enc_p.text(phones[None]), self._heard(voice))
+        return self.enc_p.latent(quantized[None], self.enc_p.text(phones[None]), self._prior_voice(voice))
 
-    def _heard(self, voice: mx.array) -> mx.array:
+    def _prior_voice(self, voice: mx.array) -> mx.array:
         """The voice as the prior encoder takes it, `[1, 1, 512]`."""
         return voice
 

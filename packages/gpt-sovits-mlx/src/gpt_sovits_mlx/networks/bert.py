@@ -1,4 +1,4 @@
-"""Chinese RoBERTa: what each character of a sentence means, which guides how it is spoken.
+"""Chinese RoBERTa: features of each character of a sentence, which guide how it is spoken.
 
 BERT (`chinese-roberta-wwm-ext-large`), of which the last two layers and the masked-language head aren't needed: the
 features are `hidden_states[-3]`, without `[CLS]` and `[SEP]`, each character's repeated for its phones.

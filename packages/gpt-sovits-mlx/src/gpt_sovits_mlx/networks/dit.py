@@ -1,10 +1,10 @@
 """The network of v3 and v4 that turns noise into mel spectrograms: a diffusion transformer (DiT) that estimates a
 flow's velocity, and the solver that follows it.
 
-A sequence is the prompt's frames and, after them, those to be made. Its features (what is said, by whom) and the
-prompt's spectrogram stand still while the spectrogram to be made moves from noise at time 0 to speech at 1; so all that
-depends on them, or on time alone, is computed once. Surprising and the checkpoint's own: rotary positions turn the
-first `dim_head` of the queries' and keys' channels before heads are split, thus head 0 alone.
+A sequence is the prompt's frames and, after them, those to be made. Its features (phones and voice) and the prompt's
+spectrogram are the same at every step, while the spectrogram in the making goes from noise at time 0 to speech at 1; so
+all that depends on them, or on time alone, is computed once. Surprising and the checkpoint's own: RoPE rotates the first
+`dim_head` of the queries' and keys' channels before heads are split, thus head 0 alone.
 
 Papers: https://arxiv.org/abs/2212.09748 (DiT), https://arxiv.org/abs/2410.06885 (F5-TTS, whose estimator this is),
 https://arxiv.org/abs/2210.02747 (flow matching), https://arxiv.org/abs/2410.12557 (the step's size as a condition).
@@ -26,7 +26,7 @@ import numpy as np
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError
 from mlx_core.models import Conv1d, check_sizes
-from mlx_core.ops import bidirectional_attention, gelu, gelu_tanh, mish
+from mlx_core.ops import bidirectional_attention, gelu, gelu_tanh, merge_heads, mish, split_heads
 
 _EPS = 1e-6
 _FREQUENCIES = 256
@@ -150,7 +150,7 @@ class TextEmbedding(nn.Module):
 
 
 class InputEmbedding(nn.Module):
-    """Moving spectrogram, prompt's spectrogram and text, side by side, to `[B, T, D]`."""
+    """Spectrogram in the making, prompt's spectrogram and text, side by side, to `[B, T, D]`."""
 
     def __init__(self, mels: int, text: int, dim: int) -> None:
         super().__init__()
@@ -162,22 +162,22 @@ class InputEmbedding(nn.Module):
         self.conv_pos_embed = nn.Module()
         self.conv_pos_embed.conv1d = [convolutions[0], nn.Identity(), convolutions[1]]
 
-    def still(self, prompt: mx.array, text: mx.array) -> mx.array:
-        """The part of it that doesn't move: prompt `[B, P, M]` (zero after it), text `[B, T, text]`."""
+    def condition_embedding(self, prompt: mx.array, text: mx.array) -> mx.array:
+        """The part that is the same at every step: prompt `[B, P, M]` (zero after it), text `[B, T, text]`."""
         weight, M = self.proj.weight, self._mels
-        heard = mx.pad(prompt @ weight[:, M : 2 * M].T, [(0, 0), (0, text.shape[1] - prompt.shape[1]), (0, 0)])
-        return text @ weight[:, 2 * M :].T + heard + self.proj.bias
+        prompt = mx.pad(prompt @ weight[:, M : 2 * M].T, [(0, 0), (0, text.shape[1] - prompt.shape[1]), (0, 0)])
+        return text @ weight[:, 2 * M :].T + prompt + self.proj.bias
 
-    def __call__(self, x: mx.array, still: mx.array) -> mx.array:
-        """The moving part `[B, T - P, M]`, the still one `[B, T, D]`."""
-        moving = x @ self.proj.weight[:, : self._mels].T
-        x = still + mx.pad(moving, [(0, 0), (still.shape[1] - x.shape[1], 0), (0, 0)])
+    def __call__(self, x: mx.array, condition: mx.array) -> mx.array:
+        """The spectrogram in the making `[B, T - P, M]`, the condition's embedding `[B, T, D]`."""
+        embedded = x @ self.proj.weight[:, : self._mels].T
+        x = condition + mx.pad(embedded, [(0, 0), (condition.shape[1] - x.shape[1], 0), (0, 0)])
         first, _, second = self.conv_pos_embed.conv1d
         return x + mish(second(mish(first(x))))
 
 
 class Attention(nn.Module):
-    """Every frame sees every other."""
+    """Attention of every frame to every other."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -187,14 +187,10 @@ class Attention(nn.Module):
         self.to_out = [nn.Linear(inner, config.dim)]
 
     def __call__(self, x: mx.array) -> mx.array:
-        B, T, _ = x.shape
-        q, k, v = (
-            project(x).reshape(B, T, self._heads, -1).transpose(0, 2, 1, 3)  # [B, H, T, D / H]
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
+        q, k, v = (split_heads(project(x), self._heads) for project in (self.to_q, self.to_k, self.to_v))
         q, k = (mx.concatenate([_rotated(y[:, :1]), y[:, 1:]], axis=1) for y in (q, k))
         out = bidirectional_attention(q, k, v, scale=q.shape[-1] ** -0.5)
-        return self.to_out[0](out.transpose(0, 2, 1, 3).reshape(B, T, -1))
+        return self.to_out[0](merge_heads(out))
 
 
 def _rotated(x: mx.array) -> mx.array:
@@ -203,7 +199,7 @@ def _rotated(x: mx.array) -> mx.array:
 
 
 class Modulation(nn.Module):
-    """What time says to a layer: `[S, D] -> count` arrays `[S, D]`."""
+    """Shifts, scales and gates of a layer by time: `[S, D] -> count` arrays `[S, D]`."""
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
@@ -248,17 +244,17 @@ class DiT(nn.Module):
         self.proj_out = nn.Linear(config.dim, config.mel_dim)
 
     def modulations(self, times: np.ndarray, step: float) -> list[list[mx.array]]:
-        """For each block, and for the last norm, what times `[S]` and the step's size say: arrays `[S, D]`."""
+        """The modulations of each block and of the last norm, by times `[S]` and the step's size: arrays `[S, D]`."""
         time = self.time_embed(times) + self.d_embed(np.full(1, step))
         return [block.attn_norm(time) for block in self.transformer_blocks] + [self.norm_out(time)]
 
-    def still(self, features: mx.array, prompt: mx.array) -> mx.array:
-        """What doesn't move, of features `[B, T, text]` and the prompt's spectrogram `[B, P, M]`: `[B, T, D]`."""
-        return self.input_embed.still(prompt, self.text_embed(features))
+    def condition_embedding(self, features: mx.array, prompt: mx.array) -> mx.array:
+        """Features `[B, T, text]` and the prompt's spectrogram `[B, P, M] -> [B, T, D]`, the same at every step."""
+        return self.input_embed.condition_embedding(prompt, self.text_embed(features))
 
-    def __call__(self, x: mx.array, still: mx.array, modulations: list[list[mx.array]]) -> mx.array:
-        """The moving spectrogram `[B, T - P, M]` -> its velocity, at one time: modulations are arrays `[D]`."""
-        y = self.input_embed(x, still)
+    def __call__(self, x: mx.array, condition: mx.array, modulations: list[list[mx.array]]) -> mx.array:
+        """The spectrogram in the making `[B, T - P, M]` -> its velocity, at one time: modulations are arrays `[D]`."""
+        y = self.input_embed(x, condition)
         for block, modulation in zip(self.transformer_blocks, modulations[:-1], strict=True):
             y = block(y, modulation)
         scale, shift = modulations[-1]
@@ -285,19 +281,20 @@ class FlowMatching(nn.Module):
         guided = guidance > 1e-5  # as the official code has it
         times = np.array([sum([step] * i) for i in range(steps)])
         modulations = estimator.modulations(times, step)
-        still = estimator.still(features, prompt)
+        condition = estimator.condition_embedding(features, prompt)
         if guided:
-            still = mx.concatenate([still, estimator.still(mx.zeros_like(features), mx.zeros_like(prompt))])
-        mx.eval(still, modulations)
+            nothing = estimator.condition_embedding(mx.zeros_like(features), mx.zeros_like(prompt))
+            condition = mx.concatenate([condition, nothing])
+        mx.eval(condition, modulations)
         x = noise.astype(mx.float32)
         for i in range(steps):
             now = [[part[i] for part in parts] for parts in modulations]
-            moving = x.astype(still.dtype)
+            state = x.astype(condition.dtype)
             if guided:
-                v, without = mx.split(estimator(mx.concatenate([moving, moving]), still, now), 2)
+                v, without = mx.split(estimator(mx.concatenate([state, state]), condition, now), 2)
                 v = v + (v - without) * guidance
             else:
-                v = estimator(moving, still, now)
+                v = estimator(state, condition, now)
             x = x + step * v.astype(mx.float32)
             mx.eval(x)
         return x

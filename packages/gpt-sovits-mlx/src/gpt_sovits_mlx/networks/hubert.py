@@ -1,4 +1,4 @@
-"""CNHubert: what a recording says, as features of 20 ms; SoVITS makes its semantic tokens of them.
+"""CNHubert: features of speech, one each 20 ms; SoVITS makes its semantic tokens of them.
 
 HuBERT base: seven convolutions, a convolution for positions, a post-norm transformer. The first convolution's output is
 normalised per channel over time; the others aren't.
@@ -94,20 +94,20 @@ class CNHubert(CheckpointModule):
         Raises InputError for fewer samples than the convolutions need (400).
         """
         samples = samples[None] if samples.ndim == 1 else samples
-        if samples.ndim != 2 or samples.shape[1] < self.least_samples:
+        if samples.ndim != 2 or samples.shape[1] < self.min_samples:
             raise InputError(
-                f"samples must be [B, S] with S >= {self.least_samples}, 16 kHz; found shape {tuple(samples.shape)}."
+                f"samples must be [B, S] with S >= {self.min_samples}, 16 kHz; found shape {tuple(samples.shape)}."
             )
         features = self.feature_extractor(samples[..., None].astype(self.feature_projection.projection.weight.dtype))
         return self.encoder(self.feature_projection(features))
 
     @property
-    def least_samples(self) -> int:
-        """What makes one frame."""
-        least = 1
+    def min_samples(self) -> int:
+        """The samples of one frame."""
+        count = 1
         for kernel, stride in zip(reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True):
-            least = (least - 1) * stride + kernel
-        return least
+            count = (count - 1) * stride + kernel
+        return count
 
 
 class ConvLayer(nn.Module):
@@ -172,7 +172,7 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConv(nn.Module):
-    """What stands around a frame tells where it is."""
+    """A convolution over the frames around each: positions, relative ones."""
 
     def __init__(self, config: CNHubertConfig) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core import scaled_dot_product_attention
 from mlx_core.models import Conv1d
+from mlx_core.ops import merge_heads, multi_head, split_heads
 
 WINDOW = 4
 SSL_WIDTH = 768
@@ -47,20 +47,15 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, context: mx.array) -> mx.array:
         """`[B, T, C]`, `[B, S, C] -> [B, T, C]`."""
-        B, T, C = x.shape
-        q, k, v = (
-            project(source).reshape(B, source.shape[1], self._heads, -1).transpose(0, 2, 1, 3)  # [B, H, T or S, C / H]
-            for project, source in ((self.conv_q, x), (self.conv_k, context), (self.conv_v, context))
-        )
-        scale = (C // self._heads) ** -0.5
+        q, k, v = self.conv_q(x), self.conv_k(context), self.conv_v(context)
         if self._window is None:
-            out = scaled_dot_product_attention(q, k, v, scale=scale)
-        else:
-            q = q * scale
-            near = q @ self.emb_rel_k[0].T  # [B, H, T, 2 W + 1]: the query at i with the position j - i
-            weights = mx.softmax(q @ k.transpose(0, 1, 3, 2) + spread(near, self._window), axis=-1, precise=True)
-            out = weights @ v + gather(weights, self._window) @ self.emb_rel_v[0]
-        return self.conv_o(out.transpose(0, 2, 1, 3).reshape(B, T, C))
+            return self.conv_o(multi_head(q, k, v, self._heads))
+        q, k, v = (split_heads(y, self._heads) for y in (q, k, v))  # [B, H, T or S, C / H]
+        q = q * q.shape[-1] ** -0.5
+        near = q @ self.emb_rel_k[0].T  # [B, H, T, 2 W + 1]: the query at i with the position j - i
+        weights = mx.softmax(q @ k.swapaxes(-1, -2) + spread(near, self._window), axis=-1, precise=True)
+        out = weights @ v + gather(weights, self._window) @ self.emb_rel_v[0]
+        return self.conv_o(merge_heads(out))
 
 
 def spread(near: mx.array, window: int) -> mx.array:
@@ -116,7 +111,7 @@ class Encoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Tokens look up the phones, and hear whose voice it is ("MRTE")."""
+    """Cross-attention of tokens to phones, with the voice added ("MRTE")."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

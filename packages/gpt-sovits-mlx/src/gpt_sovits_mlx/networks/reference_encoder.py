@@ -8,8 +8,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core import scaled_dot_product_attention
 from mlx_core.models import Conv1d
+from mlx_core.ops import multi_head
 
 WIDTH = 128
 _KERNEL = 5
@@ -41,7 +41,7 @@ class GatedConv(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Scaled by the square root of the whole width, not of a head's."""
+    """Self-attention whose scores are scaled by the square root of the whole width, not of a head's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +49,8 @@ class SelfAttention(nn.Module):
             self[name] = nn.Linear(WIDTH, WIDTH)
 
     def __call__(self, x: mx.array) -> mx.array:
-        B, T, _ = x.shape
-        q, k, v = (
-            project(x).reshape(B, T, _HEADS, -1).transpose(0, 2, 1, 3) for project in (self.w_qs, self.w_ks, self.w_vs)
-        )
-        out = scaled_dot_product_attention(q, k, v, scale=WIDTH**-0.5)
-        return x + self.fc(out.transpose(0, 2, 1, 3).reshape(B, T, WIDTH))
+        q, k, v = (project(x) for project in (self.w_qs, self.w_ks, self.w_vs))
+        return x + self.fc(multi_head(q, k, v, _HEADS, scale=WIDTH**-0.5))
 
 
 class ReferenceEncoder(nn.Module):

@@ -102,7 +102,7 @@ class SoVITS(BaseSoVITS):
             raise InputError(f"a speaker embedding must be [{SPEAKER_WIDTH}]; found {tuple(speaker.shape)}.")
         return self.prelu(ge + self.sv_emb(mx.array(speaker).reshape(1, 1, -1).astype(ge.dtype)))
 
-    def _heard(self, voice: mx.array) -> mx.array:
+    def _prior_voice(self, voice: mx.array) -> mx.array:
         return self.ge_to512(voice) if self.has_speaker else voice
 
     def decode(

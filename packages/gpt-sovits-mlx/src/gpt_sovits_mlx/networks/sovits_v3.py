@@ -3,7 +3,7 @@
     codes -> quantised features -> enc_p (with phones and voice) -> bridge -> wns1 -> flow matching, after the prompt
 
 A vocoder of its own (BigVGAN for v3, HiFi-GAN for v4) makes samples of it. The two versions differ in mel frames (v3:
-93.75 a second, v4: 100) and lengths; their networks have the same shapes. Both need to know what the reference says.
+93.75 a second, v4: 100) and lengths; their networks have the same shapes. Both need the reference's text.
 
 Reference: GPT-SoVITS, `module/models.py` (`SynthesizerTrnV3`), `TTS_infer_pack/TTS.py` (`using_vocoder_synthesis`). `T`
 mel frames, `N` semantic tokens of 40 ms, `M` mel bands.
@@ -26,8 +26,7 @@ from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import Array, Conv1d
 
 from ..audio import SOVITS_V3_MEL, SOVITS_V4_MEL
-from ..checkpoints.lora import base_name, is_lora, merge_lora
-from ..checkpoints.released import read_released
+from ..checkpoints import base_name, is_lora, merge_lora, read_released, resolve_network
 from .base import FRAMES_PER_CODE, BaseSoVITS, EncoderConfig, check_speed, model_table
 from .dit import DiTConfig, FlowMatching
 from .flow import WaveNet
@@ -37,7 +36,7 @@ from .vocoder import MEL_CHUNK_FRAMES, MelVocoder, leaky
 _WIDTH = 512
 _LAYERS = 8
 _BRIDGE_SLOPE = 0.01
-_LOG_LEAST, _LOG_MOST = -12.0, 2.0  # of a mel spectrogram's logarithm; normalised, -1 and 1
+_MIN_LOG, _MAX_LOG = -12.0, 2.0  # of a mel spectrogram's logarithm; normalised, -1 and 1
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,11 @@ class SoVITSV3(BaseSoVITS):
     ) -> Self:
         """The network in a released `.pth` file, or in a folder that `convert` wrote.
 
-        base: for a file that holds a LoRA, the file or folder of the model that it was trained on; it is merged into
-        the base, in whose place also stand the other tensors that the file carries. The others, and what is raised, are
+        path: a path or a hub id. base: for a file that holds a LoRA, the file, folder or hub id of the model that it was
+        trained on; it is merged into the base, whose other tensors the file's replace. The others, and the errors, are
         `from_state_dict`'s; ConfigError for a LoRA without a base.
         """
-        config, weights = cls.read(Path(path))
+        config, weights = cls.read(resolve_network(path))
         if is_lora(weights):
             weights = with_base(weights, path, base)
         return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
@@ -188,13 +187,13 @@ class SoVITSV3(BaseSoVITS):
         """A reference to go on from, once for a voice: its own tokens `[N]` and phones `[S]`, `voice`, and its mel
         spectrogram `[T, M]` by `mel`. Raises InputError as `features`, and for another shape.
         """
-        heard = mx.array(mel)
-        if heard.ndim != 2 or heard.shape[0] == 0 or heard.shape[1] != self._mels:
-            raise InputError(f"mel must be [T, {self._mels}]; found {tuple(heard.shape)}.")
+        reference = mx.array(mel)
+        if reference.ndim != 2 or reference.shape[0] == 0 or reference.shape[1] != self._mels:
+            raise InputError(f"mel must be [T, {self._mels}]; found {tuple(reference.shape)}.")
         features = self.features(codes, phones, voice)
-        T = min(features.shape[1], heard.shape[0])
+        T = min(features.shape[1], reference.shape[0])
         last = slice(max(T - self._version.prompt_frames, 0), T)
-        return Prompt(features[:, last], heard[None, last].astype(features.dtype))
+        return Prompt(features[:, last], reference[None, last].astype(features.dtype))
 
     def sample(
         self,
@@ -221,9 +220,9 @@ class SoVITSV3(BaseSoVITS):
             )
         B, T, _ = features.shape
         drawn = self.noise(B, T, noise, seed)
-        heard = mx.broadcast_to(prompt.features, (B, *prompt.features.shape[1:]))
+        before = mx.broadcast_to(prompt.features, (B, *prompt.features.shape[1:]))
         return self.cfm.sample(
-            mx.concatenate([heard, features], axis=1),
+            mx.concatenate([before, features], axis=1),
             mx.broadcast_to(prompt.mel, (B, *prompt.mel.shape[1:])),
             drawn * temperature,
             steps=number,
@@ -231,7 +230,7 @@ class SoVITSV3(BaseSoVITS):
         )
 
     def noise(self, B: int, T: int, given: Array | None, seed: int) -> mx.array:
-        """What `sample` starts from, as given or drawn: `[B, T, M]` float32. Raises InputError for another shape."""
+        """The noise that `sample` starts from, given or drawn: `[B, T, M]` float32. Raises InputError for another shape."""
         if given is None:
             return mx.random.normal((B, T, self._mels), key=mx.random.key(seed))
         noise = mx.array(given)
@@ -299,17 +298,20 @@ class SoVITSV3(BaseSoVITS):
 
 
 def with_base(weights: Mapping[str, mx.array], path: str | Path, base: str | Path | None) -> dict[str, mx.array]:
-    """A LoRA's tensors, from `path`, over those of the model in `base`. Raises ConfigError where no base is given."""
+    """A LoRA's tensors, from `path`, over those of the model in `base`, a path or a hub id.
+
+    Raises ConfigError where no base is given.
+    """
     if base is None:
         raise ConfigError(f"{path} holds a LoRA. Give the model that it was trained on as base.")
-    return {**SoVITSV3.read(Path(base))[1], **{base_name(name): value for name, value in weights.items()}}
+    return {**SoVITSV3.read(resolve_network(base))[1], **{base_name(name): value for name, value in weights.items()}}
 
 
 def normalised(log_mel: mx.array) -> mx.array:
     """Logarithms from -12 to 2 -> -1 to 1."""
-    return (log_mel - _LOG_LEAST) * (2 / (_LOG_MOST - _LOG_LEAST)) - 1
+    return (log_mel - _MIN_LOG) * (2 / (_MAX_LOG - _MIN_LOG)) - 1
 
 
 def denormalised(mel: mx.array) -> mx.array:
     """The inverse of `normalised`."""
-    return (mel + 1) * ((_LOG_MOST - _LOG_LEAST) / 2) + _LOG_LEAST
+    return (mel + 1) * ((_MAX_LOG - _MIN_LOG) / 2) + _MIN_LOG

@@ -1,4 +1,4 @@
-"""ERes2NetV2: whose voice it is, as a vector that v2Pro takes beside the spectrogram.
+"""ERes2NetV2: the embedding of a speaker, a vector that v2Pro takes beside the spectrogram.
 
 Residual blocks whose channels are split and built upon one another; in the deeper layers the parts are fused by
 attention. Batch norms are folded into the convolutions before them, at load.
@@ -99,7 +99,7 @@ class ERes2NetV2(CheckpointModule):
 
 
 class Block(nn.Module):
-    """A residual block of `scale` parts, each convolved with what came of the one before it."""
+    """A residual block of `scale` parts, each convolved with the output of the one before it."""
 
     def __init__(self, config: ERes2NetV2Config, inputs: int, planes: int, stride: int, *, fuse: bool) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Block(nn.Module):
 
 
 class Fusion(nn.Module):
-    """x (1 + t) + y (1 - t), where t = tanh of what a small network makes of both."""
+    """x (1 + t) + y (1 - t), where t is the tanh of a small network of both."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

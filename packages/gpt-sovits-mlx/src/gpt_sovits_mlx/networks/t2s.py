@@ -1,7 +1,7 @@
-"""Text to semantic tokens (T2S): from phones and what the reference said to 25 tokens of speech a second.
+"""Text to semantic tokens (T2S): from phones and the reference's tokens to 25 tokens of speech a second.
 
-A post-norm decoder of text and audio in one sequence. Text sees all text and no audio; audio sees all text, and audio
-up to itself. Positions of both start at 0, as interleaved sines and cosines times a learnt weight.
+A post-norm decoder of text and audio in one sequence. Text attends to all text and no audio; audio attends to all text,
+and to audio up to itself. Positions of both start at 0, as interleaved sines and cosines times a learnt weight.
 
 Reference: GPT-SoVITS, `AR/models/t2s_model.py`. `B` batch, `T` phones, `P` prompt tokens, `L` = T + P, `D` width,
 `V` = 1025 semantic tokens, the last of which ends the sentence.
@@ -57,7 +57,7 @@ class T2SConfig(BaseConfig):
 
 @dataclass(frozen=True, eq=False)
 class Sentence:
-    """What a sentence is made from.
+    """The input of a sentence.
 
     phones: ids of the prompt's text and of the text, `[T]`. bert: features `[T, 1024]`, None for zeros (languages
     other than Chinese). prompt: the reference's semantic tokens `[P]`, none for reference-free speech. target_phones:
@@ -186,12 +186,10 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_dim, config.hidden_dim)
 
     def __call__(self, x: mx.array, cache: KeyValueCache | None, mask: Mask) -> mx.array:
-        B, L, D = x.shape
-        heads = self.in_proj(x).reshape(B, L, 3, self._heads, -1).transpose(2, 0, 3, 1, 4)  # [3, B, H, L, D / H]
-        q, k, v = heads[0], heads[1], heads[2]
+        q, k, v = (split_heads(y, self._heads) for y in mx.split(self.in_proj(x), 3, axis=-1))  # [B, H, L, D / H]
         held = (k, v) if cache is None else cache.update_and_fetch(k, v)
-        out = scaled_dot_product_attention(q, *held, cache=cache, scale=(D // self._heads) ** -0.5, mask=mask)
-        return self.out_proj(out.transpose(0, 2, 1, 3).reshape(B, L, D))
+        out = scaled_dot_product_attention(q, *held, cache=cache, scale=q.shape[-1] ** -0.5, mask=mask)
+        return self.out_proj(merge_heads(out))
 
 
 class DecoderLayer(nn.Module):
@@ -214,7 +212,7 @@ class Decoder(nn.Module):
         self.layers = [DecoderLayer(config) for _ in range(config.n_layer)]
 
     def __call__(self, x: mx.array, cache: Sequence[KeyValueCache] | None, mask: Mask) -> mx.array:
-        held_by: Sequence[KeyValueCache | None] = cache or [None] * len(self.layers)
-        for layer, held in zip(self.layers, held_by, strict=True):
-            x = layer(x, held, mask)
+        caches: Sequence[KeyValueCache | None] = cache or [None] * len(self.layers)
+        for layer, own in zip(self.layers, caches, strict=True):
+            x = layer(x, own, mask)
         return x

@@ -151,7 +151,7 @@ def stages(generator: nn.Module) -> list[list[nn.Module]]:
 
 
 def mean_of(blocks: Sequence[nn.Module], x: mx.array) -> mx.array:
-    """What residual blocks make of the same, on average."""
+    """The mean of the residual blocks' outputs for one input."""
     return sum((block(x) for block in blocks[1:]), start=blocks[0](x)) / len(blocks)
 
 
@@ -161,21 +161,21 @@ def in_chunks(
     """`generate` of the pieces `[B, T, C]` after one another, `chunk_frames` at a time: each chunk is made with all
     that it depends on, as soon as that is there.
     """
-    held: mx.array | None = None
-    done = 0  # frames of held that are made
+    pending: mx.array | None = None
+    done = 0  # frames of pending that are made
     for piece in chain(pieces, [None]):  # None: no more is coming
         if piece is not None:
-            held = piece if held is None else mx.concatenate([held, piece], axis=1)
-        if held is None:
+            pending = piece if pending is None else mx.concatenate([pending, piece], axis=1)
+        if pending is None:
             return
-        T = held.shape[1]
+        T = pending.shape[1]
         while done < T if piece is None else done + chunk_frames + context <= T:
             stop, first = min(done + chunk_frames, T), max(done - context, 0)
-            samples = generate(held[:, first : min(stop + context, T)])
+            samples = generate(pending[:, first : min(stop + context, T)])
             yield samples[:, (done - first) * hop : (stop - first) * hop]
             done = stop
         spare = max(done - context, 0)
-        held, done = held[:, spare:], done - spare
+        pending, done = pending[:, spare:], done - spare
 
 
 def check_chunk(chunk_frames: int | None) -> None:
@@ -199,7 +199,7 @@ class MelVocoderConfig(GeneratorConfig):
 
 
 class MelVocoder(CheckpointModule):
-    """What v3's and v4's vocoders share: a subclass makes `[B, samples]` of `[B, T, mels]`."""
+    """The base of v3's and v4's vocoders: a subclass makes `[B, samples]` of `[B, T, mels]`."""
 
     config: MelVocoderConfig
     _context_frames: int

@@ -22,7 +22,7 @@ from ..networks.t2s import T2S, Sentence
 
 MAX_TOKENS = 1500
 _NO_END_STEPS = 11
-_LEAST_TEMPERATURE = 1e-5
+_MIN_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Sampling:
     max_tokens: int = MAX_TOKENS
 
     def __post_init__(self) -> None:
-        for name, least, most, whole in (
+        for name, smallest, largest, whole in (
             ("top_k", 1, 2**31, True),
             ("top_p", 0, 1, False),
             ("temperature", 0, 1e6, False),
@@ -48,9 +48,9 @@ class Sampling:
         ):
             value = getattr(self, name)
             numeric = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not numeric or not least <= value <= most:
+            if not numeric or not smallest <= value <= largest:
                 kind = "a whole number" if whole else "a number"
-                raise InputError(f"{name} must be {kind} from {least} to {most:g}; found {value!r}.")
+                raise InputError(f"{name} must be {kind} from {smallest} to {largest:g}; found {value!r}.")
 
 
 def penalise(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
@@ -63,7 +63,7 @@ def penalise(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
 
 
 def probabilities(logits: mx.array, sampling: Sampling) -> mx.array:
-    """Penalised logits `[B, V]` float32 -> what is drawn from, `[B, V]`.
+    """Penalised logits `[B, V]` float32 -> the probabilities that tokens are drawn by, `[B, V]`.
 
     Unlike in `mlx_core`, top-p drops the token that crosses the threshold (but the best stays), and tokens that
     tie at top-k's border all stay.
@@ -74,7 +74,7 @@ def probabilities(logits: mx.array, sampling: Sampling) -> mx.array:
         dropped = mx.cumsum(mx.softmax(ranked, axis=-1), axis=-1) > sampling.top_p
         dropped[..., 0] = False
         logits = mx.put_along_axis(logits, order, mx.where(dropped, -mx.inf, ranked), axis=-1)
-    logits = logits / max(sampling.temperature, _LEAST_TEMPERATURE)
+    logits = logits / max(sampling.temperature, _MIN_TEMPERATURE)
     if sampling.top_k < logits.shape[-1]:
         border = mx.min(mx.topk(logits, sampling.top_k, axis=-1), axis=-1, keepdims=True)
         logits = mx.where(logits < border, -mx.inf, logits)
@@ -88,7 +88,7 @@ def draw(probs: mx.array, exponential: mx.array) -> mx.array:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a batch gave: a token for each row that still spoke, and the rows that ended by EOS, which isn't
+    """The result of one step of a batch: a token for each row that still spoke, and the rows that ended by EOS, which isn't
     among the tokens. Rows are numbered as the sentences were given.
     """
 

@@ -24,11 +24,11 @@ Verdict = Literal["ok", "stuck", "endless", "short", "long"]
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What counts as a failure, and how often a sentence is tried again.
+    """The signs of a failed sentence, and how often it is tried again.
 
     - `retries`: further attempts, each with the next seed; the best attempt is kept.
     - `loop_tokens`: "stuck" after so many tokens that repeat a pattern of at most `longest_pattern` tokens.
-    - `least_per_phone`, `most_per_phone`: tokens for each phone of the text, beyond which it is "short" or "long";
+    - `min_per_phone`, `max_per_phone`: tokens for each phone of the text, beyond which it is "short" or "long";
       `slack_tokens` more are allowed for pauses. Speech has 2 to 3.
     - "endless": `max_tokens` without an end.
     """
@@ -36,24 +36,24 @@ class Guard:
     retries: int = 3
     loop_tokens: int = 3 * TOKENS_PER_S
     longest_pattern: int = TOKENS_PER_S
-    least_per_phone: float = 0.8
-    most_per_phone: float = 10.0
+    min_per_phone: float = 0.8
+    max_per_phone: float = 10.0
     slack_tokens: int = 2 * TOKENS_PER_S
 
     def __post_init__(self) -> None:
         counts = (self.retries, self.loop_tokens - 1, self.longest_pattern - 1, self.slack_tokens)
-        if min(counts) < 0 or not 0 <= self.least_per_phone < self.most_per_phone:
-            raise InputError(f"a guard needs counts of 0 or more, and least_per_phone < most_per_phone; found {self}.")
+        if min(counts) < 0 or not 0 <= self.min_per_phone < self.max_per_phone:
+            raise InputError(f"a guard needs counts of 0 or more, and min_per_phone < max_per_phone; found {self}.")
 
     def verdict(self, tokens: Sequence[int], phones: int, *, ended: bool, stuck: bool) -> Verdict:
-        """What to make of a sentence of so many phones."""
+        """The verdict on the tokens of a sentence of so many phones."""
         if stuck:
             return "stuck"
         if not ended:
             return "endless"
-        if len(tokens) < self.least_per_phone * phones:
+        if len(tokens) < self.min_per_phone * phones:
             return "short"
-        return "long" if len(tokens) > self.most_per_phone * phones + self.slack_tokens else "ok"
+        return "long" if len(tokens) > self.max_per_phone * phones + self.slack_tokens else "ok"
 
 
 class LoopDetector:
@@ -99,7 +99,7 @@ class Semantics:
 
     @property
     def verdict(self) -> Verdict:
-        """What is wrong even after the last retry, "ok" for nothing."""
+        """ "ok", or the failure that remains after the last retry."""
         return self.chosen.verdict
 
 
@@ -149,25 +149,25 @@ def stream(
     """
     if chunk_tokens < 1:
         raise InputError(f"chunk_tokens must be at least 1; found {chunk_tokens!r}.")
-    held: list[int] = []
+    pending: list[int] = []
     (first_seed,) = _seeds(seed, 1)
     for step in decode(model, [sentence], sampling or Sampling(), [first_seed]):
-        held += step.tokens.values()
-        cut = _cut(held, chunk_tokens, quietness)
+        pending += step.tokens.values()
+        cut = _cut(pending, chunk_tokens, quietness)
         if cut:
-            yield tuple(held[:cut])
-            held = held[cut:]
-    if held:
-        yield tuple(held)
+            yield tuple(pending[:cut])
+            pending = pending[cut:]
+    if pending:
+        yield tuple(pending)
 
 
-def _cut(held: list[int], chunk_tokens: int, quietness: Sequence[float] | None) -> int:
+def _cut(pending: list[int], chunk_tokens: int, quietness: Sequence[float] | None) -> int:
     """How many of the tokens to send, 0 to wait."""
     if quietness is None:
-        return chunk_tokens if len(held) >= chunk_tokens else 0
-    if len(held) < chunk_tokens + 2:
+        return chunk_tokens if len(pending) >= chunk_tokens else 0
+    if len(pending) < chunk_tokens + 2:
         return 0
-    scores = [quietness[token] if quietness[token] >= 0 else -1.0 for token in held]
+    scores = [quietness[token] if quietness[token] >= 0 else -1.0 for token in pending]
     pairs = [score + after for score, after in zip(scores, [*scores[1:], 0.0], strict=True)]
     best = max(range(len(pairs)), key=pairs.__getitem__)
     return best + 1 if pairs[best] >= 0 and best + 1 >= chunk_tokens else 0

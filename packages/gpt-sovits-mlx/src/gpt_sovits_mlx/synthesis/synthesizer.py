@@ -44,7 +44,7 @@ class Synthesizer(Protocol):
         """The voice of one recording or more, `[1, 1, gin]`: the mean of theirs."""
 
     def prompt(self, recording: Recording, tokens: mx.array, phones: Sequence[int], timbre: mx.array) -> Prompt | None:
-        """What speech goes on from: of the reference's tokens `[P]` and phones; None where there is no such thing."""
+        """The reference as speech goes on from it, of its tokens `[P]` and phones; None where speech doesn't."""
 
     def speak(
         self,

@@ -1,4 +1,4 @@
-"""The text front end: text to phones, with what BERT needs and the pauses that were asked for.
+"""The text front end: text to phones, with the input of BERT and the pauses that were asked for.
 
     from gpt_sovits_mlx.text import TextFrontend
 

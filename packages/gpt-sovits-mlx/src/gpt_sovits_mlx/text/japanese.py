@@ -113,7 +113,7 @@ def _sounding(features: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 class _Analyser(threading.local):
-    """What pyopenjtalk makes for each thread when it first meets a character of several readings."""
+    """The state that pyopenjtalk makes for each thread when it first meets a character of several readings."""
 
     ready = False
 

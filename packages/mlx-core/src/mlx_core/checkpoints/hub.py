@@ -7,7 +7,6 @@ share; `hf cache` lists and deletes what is in it. With `HF_HUB_OFFLINE=1` only 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import HubError, MissingCheckpointError
@@ -19,10 +18,9 @@ _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken
 _TORCH = ["pytorch_model*.bin"]  # where there are no safetensors
 
 
-def resolve(path_or_id: str | Path, *, revision: str | None = None, patterns: Sequence[str] | None = None) -> Path:
+def resolve(path_or_id: str | Path, *, revision: str | None = None) -> Path:
     """The local path of a model: what exists by that name, else the hub's snapshot, downloaded if it isn't cached.
 
-    patterns: of files to download beside configurations, safetensors and vocabularies, such as "*.pth".
     Raises MissingCheckpointError where the name can only be a path, HubError where the hub can't give it.
     """
     name = str(path_or_id)
@@ -41,9 +39,7 @@ def resolve(path_or_id: str | Path, *, revision: str | None = None, patterns: Se
     from huggingface_hub import constants
 
     try:
-        folder = Path(
-            huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=[*_WANTED, *(patterns or ())])
-        )
+        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_WANTED))
         if not any(folder.glob("*.safetensors")):
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=_TORCH)
         return folder

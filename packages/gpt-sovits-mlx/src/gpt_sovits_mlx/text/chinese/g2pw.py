@@ -29,7 +29,7 @@ _LEFT_OUT = frozenset("一不和咋嗲剖差攢倒難奔勁拗肖瘙誒泊听噢
 
 
 class Polyphones(Protocol):
-    """What reads the characters of a clause."""
+    """A reader of the characters of a clause."""
 
     def readings(self, clause: str) -> list[Reading]:
         """The reading of each character of a clause; a mark is itself, without a tone."""

@@ -1,6 +1,6 @@
 """The official front end's Chinese normalisation, for parity: defects included.
 
-What it does is public knowledge: the rules come from PaddleSpeech's `zh_normalization` as GPT-SoVITS runs them. They
+The rules are public knowledge and come from PaddleSpeech's `zh_normalization` as GPT-SoVITS runs them. They
 are applied one after the other, each to what the ones before left. Known defects: a phone number's hyphen is read 减,
 8:30-9:15 is read as if both ended at the first one's half, 2月 is 两月, a bare number of three or more digits is spelt.
 """

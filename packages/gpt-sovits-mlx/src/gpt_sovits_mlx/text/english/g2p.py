@@ -27,7 +27,7 @@ _PHONES = (
     *sorted([*_CONSONANTS, *(f"{vowel}{stress}" for vowel in _VOWELS for stress in "012"), "UW"]),
 )
 _START, _END = 2, 3
-_MOST_PHONES = 20
+_MAX_PHONES = 20
 Array = NDArray[np.float32]
 
 
@@ -66,7 +66,7 @@ def predict(word: str) -> tuple[str, ...]:
         hidden = _step(w["enc_in"][symbol], hidden, w["enc_w_hh"], w["enc_b_hh"])
     phones: list[str] = []
     symbol = _START
-    while len(phones) < _MOST_PHONES:
+    while len(phones) < _MAX_PHONES:
         hidden = _step(w["dec_in"][symbol], hidden, w["dec_w_hh"], w["dec_b_hh"])
         symbol = int((w["fc_w"] @ hidden + w["fc_b"]).argmax())
         if symbol == _END:

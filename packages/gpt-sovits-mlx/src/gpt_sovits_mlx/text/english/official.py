@@ -1,6 +1,6 @@
 """The English normalisation of the official GPT-SoVITS, step by step, its oddities included.
 
-Facts from its `text/en_normalization/expend.py` and `text/english.py`. What looks wrong here is: "-5" after a space
+Facts from its `text/en_normalization/expend.py` and `text/english.py`. It looks wrong, and is theirs: "-5" after a space
 loses the space ("isnegative five"), every capital letter but a word's first is set apart ("G P T- So V I T S"), colons
 vanish. Where the official code raises (commas in odd places within a price, numbers over 36 digits), this one reads on.
 

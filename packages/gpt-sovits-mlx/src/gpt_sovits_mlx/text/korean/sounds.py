@@ -1,4 +1,4 @@
-"""What Korean syllables become next to each other: the rules of the standard pronunciation, as g2pk2 0.0.3 applies
+"""The sounds of Korean syllables in company: the rules of the standard pronunciation, as g2pk2 0.0.3 applies
 them.
 
 Text is worked on as conjoining jamo (U+1100 to U+11FF), a syllable being an onset, a vowel and maybe a coda. Where a
