@@ -24,6 +24,7 @@ from mlx_core.cache import Mask
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import Array, check_sizes, sizes
+from mlx_core.ops import merge_heads, split_heads
 
 from .module import CheckpointModule, ids
 

@@ -9,8 +9,9 @@ from mlx_core.ops import multi_head
 
 
 class SelfAttention(nn.Module):
-    """Attention of every token to every other; `names` are the checkpoint's for query, key, value and, where it stands in the same
-    module, output.
+    """Attention of every token to every other.
+
+    names: the checkpoint's for query, key, value and, where it stands in the same module, output.
     """
 
     def __init__(self, width: int, heads: int, names: tuple[str, ...]) -> None:

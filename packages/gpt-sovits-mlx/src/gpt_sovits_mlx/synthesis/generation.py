@@ -99,7 +99,7 @@ class Semantics:
 
     @property
     def verdict(self) -> Verdict:
-        """ "ok", or the failure that remains after the last retry."""
+        """The failure that remains after the last retry, "ok" for none."""
         return self.chosen.verdict
 
 
