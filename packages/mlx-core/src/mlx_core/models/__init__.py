@@ -19,6 +19,7 @@ from .layers import Attention, CausalLM, DecoderLayer, GatedMLP, JoinedMLP, Mode
 from .loading import load, load_model, preserved_random_state
 from .projections import fuse_projections, named_parameters, split_parameters
 from .quantization import RECIPES, quantize_model
+from .random_weights import randomize
 from .registry import find_architecture, installed_model_types
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "named_parameters",
     "preserved_random_state",
     "quantize_model",
+    "randomize",
     "save_model",
     "sizes",
     "split_parameters",

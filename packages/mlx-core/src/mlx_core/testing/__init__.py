@@ -3,8 +3,9 @@
 from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
+from ..models import randomize
 from .goldens import CACHES, LAYOUTS, Goldens
-from .models import ScriptedModel, byte_tokenizer, check_model, randomize, tiny_model
+from .models import ScriptedModel, byte_tokenizer, check_model, tiny_model
 
 __all__ = [
     "CACHES",
