@@ -9,13 +9,13 @@ import soundfile
 
 from gpt_sovits_mlx import cloning
 from gpt_sovits_mlx.audio import load_reference, reference_spectrogram
-from gpt_sovits_mlx.bench import randomised
 from gpt_sovits_mlx.checkpoints import find
 from gpt_sovits_mlx.cloning import VoiceCloner
 from gpt_sovits_mlx.models import Models, Vocabulary, load_models
 from gpt_sovits_mlx.networks.bert import ChineseRoberta, ChineseRobertaConfig
 from gpt_sovits_mlx.networks.bigvgan import BigVGAN
 from gpt_sovits_mlx.networks.hubert import CNHubert, CNHubertConfig
+from gpt_sovits_mlx.networks.released_sizes import randomised
 from gpt_sovits_mlx.networks.sovits import SoVITS, SoVITSConfig
 from gpt_sovits_mlx.networks.sovits_v3 import SoVITSV3
 from gpt_sovits_mlx.networks.t2s import T2S, Sentence, T2SConfig

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_sovits_mlx import SoVITS, reference_spectrogram
-from gpt_sovits_mlx.bench import SOVITS_CONFIGS, randomised, released_sovits
 from gpt_sovits_mlx.networks.prior_encoder import Attention, gather, resize, spread
+from gpt_sovits_mlx.networks.released_sizes import SOVITS_CONFIGS, randomised, released_sovits
 from gpt_sovits_mlx.networks.vocoder import GeneratorConfig, Vocoder
 from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 

@@ -21,8 +21,8 @@ from gpt_sovits_mlx import (
     read_released,
     reference_spectrogram,
 )
-from gpt_sovits_mlx import bench as released
 from gpt_sovits_mlx.checkpoints.lora import merge_lora
+from gpt_sovits_mlx.networks import released_sizes as released
 from gpt_sovits_mlx.networks.base import EncoderConfig
 from gpt_sovits_mlx.networks.dit import Attention, DiTConfig, FlowMatching
 from gpt_sovits_mlx.networks.snake import Snake, sine_squared

@@ -55,7 +55,7 @@ PRETRAINED: dict[str, tuple[str, str]] = {
 
 _NO_FOLDER = "{} is no folder. Give one that holds the models, or a hub id (org/name)."
 # What a hub's folder for one network holds beside what `resolve` takes anyway.
-_EXTRA_FILES = ("*.ckpt", "*.pth", "bigvgan_generator.pt", "*.onnx")
+_EXTRA_FILES = ("*.ckpt", "*.pth", "bigvgan_generator.p[t]", "*.onnx")
 
 
 class Locations:
@@ -124,7 +124,8 @@ def _hub_patterns(named: Mapping[str, str | Path], version: str | None) -> Itera
         elif network not in unused:
             for name in names:
                 if name not in _OF_OTHERS.get(version or "", ()):
-                    yield from (name,) if Path(name).suffix else (f"{name}/*",)
+                    # a name with a wildcard needn't be there
+                    yield f"{name[:-1]}[{name[-1]}]" if Path(name).suffix else f"{name}/*"
 
 
 def find(models_dir: str | Path, network: str, version: str | None = None) -> Path | None:
