@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlx_core.errors import InputError
-
-from .networks.base import check_speed
+from .networks.base import SPEEDS
 from .synthesis import Sampling
+from .synthesis.decoding import check_number
 from .synthesis.generation import check_seed
 from .text.spans import check_language
 from .text.splits import check_method
-
-PAUSE_S = 0.3
-MAX_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +29,7 @@ class SpeechOptions(Sampling):
     language: str = "auto"
     split: str = "cut5"
     speed: float = 1.0
-    pause_s: float = PAUSE_S
+    pause_s: float = 0.3
     seed: int | None = None
     steps: int | None = None
 
@@ -41,10 +37,9 @@ class SpeechOptions(Sampling):
         super().__post_init__()
         check_language(self.language)
         check_method(self.split)
-        check_speed(self.speed)
-        if not 0 <= self.pause_s <= MAX_PAUSE_S:
-            raise InputError(f"pause_s must be from 0 to {MAX_PAUSE_S:g} seconds; found {self.pause_s!r}.")
+        check_number("speed", self.speed, *SPEEDS)
+        check_number("pause_s", self.pause_s, 0, 60)
         if self.seed is not None:
             check_seed(self.seed)
-        if self.steps is not None and (isinstance(self.steps, bool) or not 1 <= self.steps <= 10000):
-            raise InputError(f"steps must be from 1 to 10000, or None; found {self.steps!r}.")
+        if self.steps is not None:
+            check_number("steps", self.steps, 1, 10000, whole=True)

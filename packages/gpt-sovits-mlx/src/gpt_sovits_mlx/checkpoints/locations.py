@@ -72,21 +72,29 @@ class Locations:
         given: Mapping[str, str | Path | None] | None = None,
         version: str | None = None,
     ) -> None:
-        named = {name: path for name, path in (given or {}).items() if path is not None}
+        named = {network: path for network, path in (given or {}).items() if path is not None}
         if unknown := named.keys() - NAMES.keys():
             raise InputError(f"there is no network {sorted(unknown)[0]!r}; there are {', '.join(NAMES)}.")
+        pretrained: dict[str, str] = {}
         if version is not None:
             if version not in PRETRAINED:
                 raise InputError(f"version must be one of {', '.join(PRETRAINED)}; found {version!r}.")
-            t2s, sovits = PRETRAINED[version]
-            named = {"t2s": t2s, "sovits": sovits, **named}
+            pretrained = dict(zip(("t2s", "sovits"), PRETRAINED[version], strict=True))
+        pretrained = {network: name for network, name in pretrained.items() if network not in named}
         try:
-            self.folder = resolve(models, patterns=list(_hub_patterns(named, version)))
+            self.folder = resolve(models, patterns=list(_hub_patterns({**pretrained, **named}, version)))
         except MissingCheckpointError as error:
             raise MissingCheckpointError(_NO_FOLDER.format(models)) from error
         if not self.folder.is_dir():
             raise MissingCheckpointError(_NO_FOLDER.format(models))
-        self._given = {name: resolve_network(path, self.folder) for name, path in named.items()}
+        self._given = {network: resolve_network(path, self.folder) for network, path in named.items()}
+        for network, name in pretrained.items():
+            if not (self.folder / name).exists():
+                raise MissingCheckpointError(
+                    f"{self.folder} has no {name}, the pretrained {network} of {version}. Download it, or name another by "
+                    f"{network}=."
+                )
+            self._given[network] = self.folder / name
 
     def find(self, network: str, version: str | None = None) -> Path | None:
         """Where a network is, None for nowhere; see `find`."""

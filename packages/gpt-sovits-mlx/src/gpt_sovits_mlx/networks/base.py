@@ -25,6 +25,7 @@ from .reference_encoder import ReferenceEncoder
 
 CODES = 1024
 FRAMES_PER_CODE = 2
+SPEEDS = 0.1, 10
 NEW_BINS = 704
 _OLD_SYMBOLS, _NEW_SYMBOLS = 322, 732
 _C = TypeVar("_C", bound="EncoderConfig")
@@ -132,5 +133,6 @@ class BaseSoVITS(CheckpointModule):
 
 def check_speed(speed: float) -> None:
     """Raise InputError unless a voice can be so fast."""
-    if not 0.1 <= speed <= 10:
-        raise InputError(f"speed must be from 0.1 to 10; found {speed!r}.")
+    slowest, fastest = SPEEDS
+    if not slowest <= speed <= fastest:
+        raise InputError(f"speed must be from {slowest} to {fastest}; found {speed!r}.")

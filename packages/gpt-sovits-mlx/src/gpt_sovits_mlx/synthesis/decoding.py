@@ -39,18 +39,19 @@ class Sampling:
     max_tokens: int = MAX_TOKENS
 
     def __post_init__(self) -> None:
-        for name, smallest, largest, whole in (
-            ("top_k", 1, 2**31, True),
-            ("top_p", 0, 1, False),
-            ("temperature", 0, 1e6, False),
-            ("repetition_penalty", 1e-6, 1e6, False),
-            ("max_tokens", 1, 2**20, True),
-        ):
-            value = getattr(self, name)
-            numeric = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not numeric or not smallest <= value <= largest:
-                kind = "a whole number" if whole else "a number"
-                raise InputError(f"{name} must be {kind} from {smallest} to {largest:g}; found {value!r}.")
+        check_number("top_k", self.top_k, 1, 2**31, whole=True)
+        check_number("top_p", self.top_p, 0, 1)
+        check_number("temperature", self.temperature, 0, 1e6)
+        check_number("repetition_penalty", self.repetition_penalty, 1e-6, 1e6)
+        check_number("max_tokens", self.max_tokens, 1, 2**20, whole=True)
+
+
+def check_number(name: str, value: Any, smallest: float, largest: float, *, whole: bool = False) -> None:
+    """Raise InputError unless the value is a number, or a whole one, in the range."""
+    numeric = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not numeric or not smallest <= value <= largest:
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"{name} must be {kind} from {smallest:g} to {largest:g}; found {value!r}.")
 
 
 def penalise(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
