@@ -98,7 +98,7 @@ def english_homographs(path: Path) -> bytes:
 
 def english_tagger(path: Path) -> bytes:
     """The perceptron's tags, words of one tag and features, then for each feature how many weights it has, their tags
-    and their thousandths; `english_tagger.py` reads it.
+    and their thousandths; `text/english/tagger.py` reads it.
     """
     with path.open("rb") as file:
         weights: dict[str, dict[str, float]]
