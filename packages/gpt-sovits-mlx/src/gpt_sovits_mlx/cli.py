@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     action.add_argument("--voices-dir", metavar="DIR", default="voices")
     action.add_argument("--json", action="store_true")
     action.set_defaults(run=_list_voices)
-    action = actions.add_parser("remove", help="forget a voice")
+    action = actions.add_parser("remove", help="delete a voice")
     action.add_argument("name")
     action.add_argument("--voices-dir", metavar="DIR", default="voices")
     action.set_defaults(run=_remove_voice)
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _voice_arguments() -> argparse.ArgumentParser:
-    """Models, and whose voice."""
+    """The arguments for models and voice."""
     parser = argparse.ArgumentParser(add_help=False)
     group = parser.add_argument_group("models and voice")
     group.add_argument(
@@ -327,7 +327,7 @@ def _demo_cloner(args: argparse.Namespace, text: str) -> VoiceCloner:
 
 
 def _note_detector(args: argparse.Namespace) -> None:
-    """Say where exact text isn't quite exact."""
+    """Note that languages are told by script where the official detector isn't installed."""
     from .text import uses_official_detector
 
     if args.exact_text and not uses_official_detector():

@@ -213,7 +213,7 @@ class VoiceCloner:
     def _speak(
         self, text: str, options: SpeechOptions, seed: int, batch: int, on_progress: OnProgress | None
     ) -> Iterator[SpeechChunk]:
-        """All of a text, the tokens of `batch` sentences drawn at a time; what can be refused is so at once."""
+        """The chunks of a text, the tokens of `batch` sentences drawn at a time. Raises InputError before the first."""
         started = time.perf_counter()
         if self.voice is None:
             raise InputError("no voice was set. Call set_reference_audio, or use_voice, first.")
@@ -315,5 +315,5 @@ def _merged(options: SpeechOptions | None, settings: dict[str, Any]) -> tuple[Sp
 
 
 def _sentence_seed(seed: int, number: int) -> int:
-    """Far apart, so that no retry of a sentence is another one's first try."""
+    """The seed of a sentence, far from the others', so that no retry of one is another one's first try."""
     return (seed + 1_000_003 * number) % 2**63

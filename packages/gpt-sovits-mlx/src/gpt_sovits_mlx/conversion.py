@@ -80,7 +80,7 @@ def convert(
 
 
 def _read(source: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
-    """Of whichever kind: a file says by its tensors what it is, a folder too."""
+    """Configuration and tensors of a file or folder of any network."""
     if (source / WEIGHTS_FILE).exists():
         return BigVGAN.read(source)
     if source.is_dir():

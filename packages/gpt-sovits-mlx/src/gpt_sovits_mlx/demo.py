@@ -52,6 +52,6 @@ def demo_models(*, chinese: bool = True) -> Models:
 
 @functools.cache
 def _vocabulary() -> Vocabulary:
-    """As many characters as BERT has tokens; which is which means nothing to random weights."""
+    """A vocabulary of BERT's size; the order of its characters means nothing to random weights."""
     tokens = ["[CLS]", "[SEP]", "[UNK]", *(chr(code) for code in _HAN)]
     return Vocabulary({token: number for number, token in enumerate(tokens)})

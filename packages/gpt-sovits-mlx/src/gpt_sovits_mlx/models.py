@@ -43,7 +43,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
-        """Of BERT's folder. Raises MissingCheckpointError, TokenizerError."""
+        """The vocabulary in BERT's folder. Raises MissingCheckpointError, TokenizerError."""
         if (path := folder / "vocab.txt").is_file():
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()
@@ -95,7 +95,7 @@ class Models:
         return self.synthesizer.sample_rate
 
     def bert_features(self, utterance: Utterance) -> mx.array | None:
-        """`[phones, 1024]`, zeros but for Chinese; None where there is none.
+        """BERT's features of a sentence `[phones, 1024]`, zeros but for Chinese; None where there is no Chinese.
 
         Raises MissingCheckpointError for Chinese where there is no BERT.
         """

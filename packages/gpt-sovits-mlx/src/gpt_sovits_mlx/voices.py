@@ -60,7 +60,7 @@ class Voice:
 
 
 def fingerprint(models: Models) -> tuple[float, ...]:
-    """Tells models apart whose voices differ: some of their weights."""
+    """Some weights of the models, by which those whose voices differ are told apart."""
     rows = (
         models.sovits.quantizer.embed[0, :8],
         models.sovits.enc_p.text_embedding.weight[1, :8],
@@ -76,7 +76,7 @@ class VoiceLibrary:
         self.folder = Path(folder)
 
     def add(self, name: str, voice: Voice) -> Path:
-        """Keep a voice; returns its folder. Raises InputError for a name that is taken or that no file can have."""
+        """Store a voice; returns its folder. Raises InputError for a name that is taken or that no file can have."""
         target = self._path(name)
         if target.exists():
             raise InputError(f"there is a voice {name!r} already. Remove it first, or choose another name.")
@@ -125,7 +125,7 @@ class VoiceLibrary:
             raise WeightsError(f"{path} is damaged: {error!r}. Remove the voice and add it again.") from error
 
     def remove(self, name: str) -> None:
-        """Forget a voice. Raises MissingCheckpointError where there is none."""
+        """Delete a voice. Raises MissingCheckpointError where there is none."""
         path = self._path(name)
         self._table(path)  # nothing else is deleted
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""LoRA: what training added to a few linear layers of v3 or v4, merged into them at load.
+"""LoRA: low-rank updates of a few linear layers of v3 or v4, merged into them at load.
 
 Paper: https://arxiv.org/abs/2106.09685. Reference: GPT-SoVITS trains with peft, whose names these are, with a scale
 (`lora_alpha / r`) of 1.

@@ -132,7 +132,7 @@ class BaseSoVITS(CheckpointModule):
 
 
 def check_speed(speed: float) -> None:
-    """Raise InputError unless a voice can be so fast."""
+    """Raise InputError for a speed out of range."""
     slowest, fastest = SPEEDS
     if not slowest <= speed <= fastest:
         raise InputError(f"speed must be from {slowest} to {fastest}; found {speed!r}.")

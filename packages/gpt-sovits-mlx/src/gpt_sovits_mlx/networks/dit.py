@@ -111,7 +111,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """ConvNeXt V2 (https://arxiv.org/abs/2301.00808): channels compete by their norms over all frames."""
+    """ConvNeXt V2 (https://arxiv.org/abs/2301.00808): with response normalisation over all frames."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class TextEmbedding(nn.Module):
-    """`[B, T, text] -> [B, T, text]`: positions are added, and neighbours looked at."""
+    """`[B, T, text] -> [B, T, text]`: positions and ConvNeXt blocks over the condition."""
 
     def __init__(self, dim: int, layers: int) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class Attention(nn.Module):
 
 
 def _rotated(x: mx.array) -> mx.array:
-    """`[B, 1, T, D / H]` with pairs of neighbouring channels turned by their frame's angles."""
+    """`[B, 1, T, D / H]` with pairs of neighbouring channels rotated by their frame's angles."""
     return mx.fast.rope(x, x.shape[-1], traditional=True, base=10000.0, scale=1.0, offset=0)
 
 

@@ -17,7 +17,7 @@ _COUPLINGS = 4
 
 
 class WaveNet(nn.Module):
-    """Gated convolutions with skip connections, told the voice at each."""
+    """Gated convolutions with skip connections, each conditioned on the voice."""
 
     def __init__(self, channels: int, gin: int, layers: int = _LAYERS, kernel: int = _KERNEL) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class WaveNet(nn.Module):
 
 
 class Coupling(nn.Module):
-    """One half of the channels moves the other."""
+    """A coupling layer: one half of the channels shifts the other."""
 
     def __init__(self, channels: int, hidden: int, gin: int) -> None:
         super().__init__()

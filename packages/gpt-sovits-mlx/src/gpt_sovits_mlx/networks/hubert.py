@@ -172,7 +172,7 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConv(nn.Module):
-    """A convolution over the frames around each: positions, relative ones."""
+    """Relative positions: a convolution over the frames around each."""
 
     def __init__(self, config: CNHubertConfig) -> None:
         super().__init__()

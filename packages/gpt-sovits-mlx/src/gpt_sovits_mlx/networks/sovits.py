@@ -46,7 +46,7 @@ class SoVITSConfig(EncoderConfig, GeneratorConfig):
 
 
 class SoVITS(BaseSoVITS):
-    """The synthesiser."""
+    """The network of v1 to v2ProPlus, with its vocoder."""
 
     model_type = "gpt-sovits-sovits"
 

@@ -80,7 +80,7 @@ class MelEncoder(nn.Module):
 
 
 class SoVITSV3(BaseSoVITS):
-    """The synthesiser of v3 and v4."""
+    """The network of v3 and v4, up to mel spectrograms."""
 
     model_type = "gpt-sovits-sovits-v3"
     # linear_mel is for training alone

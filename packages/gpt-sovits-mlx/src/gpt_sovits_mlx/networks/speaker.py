@@ -53,7 +53,7 @@ class ERes2NetV2Config(BaseConfig):
 
 
 class ERes2NetV2(CheckpointModule):
-    """The speaker net."""
+    """The network of speaker embeddings."""
 
     model_type = "eres2netv2"
     unused = re.compile(r"seg_\d\.|seg_bn|.*num_batches_tracked$")

@@ -98,7 +98,7 @@ class T2S(CheckpointModule):
         return {name.replace(".in_proj_", ".in_proj."): value for name, value in renamed.items()}
 
     def make_cache(self, left_padding: Sequence[int] | None = None) -> list[KeyValueCache]:
-        """One cache for each layer; of a batch where `left_padding` says how many blanks each row begins with."""
+        """One cache for each layer; of a batch where `left_padding` gives the padding before each row."""
         if left_padding is None:
             return [KVCache() for _ in self.h.layers]
         return [BatchKVCache(left_padding) for _ in self.h.layers]

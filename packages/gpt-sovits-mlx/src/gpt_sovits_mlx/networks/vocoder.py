@@ -113,7 +113,7 @@ class ResBlock(nn.Module):
 
 
 class Vocoder(nn.Module):
-    """`dec`. gin: the voice's width, None for a vocoder that isn't told the voice, and whose last layer has a bias."""
+    """`dec`. gin: the voice's width, None for a vocoder without a voice, whose last layer has a bias."""
 
     def __init__(self, inputs: int, config: GeneratorConfig, *, gin: int | None = None) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def mean_of(blocks: Sequence[nn.Module], x: mx.array) -> mx.array:
 def in_chunks(
     generate: Callable[[mx.array], mx.array], pieces: Iterable[mx.array], chunk_frames: int, context: int, hop: int
 ) -> Iterator[mx.array]:
-    """`generate` of the pieces `[B, T, C]` after one another, `chunk_frames` at a time: each chunk is made with all
+    """The samples of pieces `[B, T, C]` after one another, `chunk_frames` at a time: each chunk is made with all
     that it depends on, as soon as that is there.
     """
     pending: mx.array | None = None

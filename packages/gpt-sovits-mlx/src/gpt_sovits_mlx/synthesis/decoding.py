@@ -27,7 +27,7 @@ _MIN_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn. `top_k` 1 takes the best, `top_p` 1 and `repetition_penalty` 1 are off.
+    """Settings of drawing tokens. `top_k` 1 takes the best, `top_p` 1 and `repetition_penalty` 1 are off.
 
     Raises InputError for values out of range.
     """
@@ -89,7 +89,7 @@ def draw(probs: mx.array, exponential: mx.array) -> mx.array:
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one step of a batch: a token for each row that still spoke, and the rows that ended by EOS, which isn't
+    """The result of one step of a batch: a token for each row that hadn't ended, and the rows that ended by EOS, which isn't
     among the tokens. Rows are numbered as the sentences were given.
     """
 
@@ -104,7 +104,7 @@ def decode(
     seeds: Sequence[int],
     give_up: Callable[[int, int], bool] = lambda row, token: False,
 ) -> Iterator[Step]:
-    """Speak sentences together, one step after the other, until all have ended or `max_tokens` are drawn.
+    """The tokens of sentences together, one step after the other, until all have ended or `max_tokens` are drawn.
 
     A row's draws depend on its own seed only. `give_up(row, token)` is told each token, and ends the row by True. The
     next step is computed while the last one's tokens are read.
@@ -132,7 +132,7 @@ def decode(
 
 
 class _Rows:
-    """The rows that still speak: caches, what each has said, where it is, and its random state."""
+    """The rows that haven't ended: caches, tokens seen, positions and random states."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class _Rows:
         return self.model.predict(hidden[:, -1])
 
     def keep(self, places: list[int], pending: tuple[mx.array, mx.array]) -> tuple[mx.array, mx.array]:
-        """Go on with these rows alone; what was computed for them stands."""
+        """Drop all rows but these; returns what was computed for them."""
         index = mx.array(places)
         for cache in self.cache:
             if isinstance(cache, BatchKVCache):

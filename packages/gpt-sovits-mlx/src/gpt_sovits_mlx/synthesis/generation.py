@@ -1,4 +1,4 @@
-"""Whole sentences of semantic tokens, watched: a sentence that is stuck or cut short is spoken again.
+"""Whole sentences of semantic tokens with a guard: a sentence that is stuck or cut short is drawn again.
 
 GPT-SoVITS's first complaint is swallowed and repeated words. Both show in the tokens: a loop that goes on for seconds,
 no end within the limit, or a number of tokens that no speaker would need for so many phones.
@@ -57,7 +57,7 @@ class Guard:
 
 
 class LoopDetector:
-    """Tells when the latest tokens repeat one pattern: each token equal to the one `period` before it."""
+    """A detector of tokens that repeat one pattern: each token equal to the one `period` before it."""
 
     def __init__(self, loop_tokens: int, longest_pattern: int) -> None:
         self._loop_tokens = loop_tokens
@@ -94,7 +94,7 @@ class Semantics:
 
     @property
     def seed(self) -> int:
-        """With it, and as many retries as none, the same tokens come again."""
+        """The seed that gives the same tokens again, without retries."""
         return self.chosen.seed
 
     @property
@@ -111,7 +111,7 @@ def generate(
     seed: int | Sequence[int] | None = None,
     guard: Guard | None = None,
 ) -> list[Semantics]:
-    """The semantic tokens of sentences, spoken together.
+    """The semantic tokens of sentences, drawn together.
 
     seed: one for all or one each; a sentence's tokens depend on its own alone. None takes a fresh one. guard: None to
     take what comes, as the official code does; then the verdict is "ok" or "endless".
@@ -201,7 +201,7 @@ def _attempts(
 
 
 def _badness(attempt: Attempt) -> int:
-    """A sentence that ended is better than one that didn't; of equals the first is kept."""
+    """The order of verdicts: a sentence that ended is better than one that didn't."""
     return ("ok", "long", "short", "endless", "stuck").index(attempt.verdict)
 
 

@@ -1,4 +1,4 @@
-"""Several sentences of v3 or v4 at once, as the official API speaks them: one after the other they are cut into windows
+"""Several sentences of v3 or v4 at once, as the official API computes them: one after the other they are cut into windows
 that overlap by 12 frames, each of which goes on from the same prompt; so windows are computed together, and no mistake
 is handed on. Where two overlap their sounds are shifted until they agree, and cross-faded (SOLA).
 

@@ -118,7 +118,7 @@ class _Analyser(threading.local):
     ready = False
 
     def warm_up(self, pyopenjtalk: Any) -> None:
-        """Have it made now, without the warning that it calls what SudachiPy is about to drop."""
+        """Make the state now, without the warning of a deprecated call into SudachiPy."""
         if not self.ready:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", r"Dictionary\.create", DeprecationWarning)
