@@ -24,7 +24,12 @@ def version(text):
 
 
 # Distributions whose modules have other names.
-IMPORTED_AS = {"pyyaml": "yaml", "pyopenjtalk_plus": "pyopenjtalk", "python_mecab_ko": "mecab"}
+IMPORTED_AS = {
+    "pyyaml": "yaml",
+    "pyopenjtalk_plus": "pyopenjtalk",
+    "mecab_python3": "MeCab",
+    "python_mecab_ko_dic": "mecab_ko_dic",
+}
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=NAMES)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_sovits_mlx.text.korean import analyser
 from gpt_sovits_mlx.text.korean import reading as korean
 from gpt_sovits_mlx.text.korean import sounds as korean_sounds
 from gpt_sovits_mlx.text.phones import is_known
@@ -20,7 +19,7 @@ def phones(text):
 
 
 def test_exact_mode_equals_the_official_front_end(goldens):
-    pytest.importorskip("mecab")
+    pytest.importorskip("MeCab")
     seen = 0
     for item in json.loads((goldens / "text" / "official.json").read_text()):
         for language, text, normalized, said, word2ph in item["v2"]["segments"]:
@@ -29,6 +28,31 @@ def test_exact_mode_equals_the_official_front_end(goldens):
                 assert korean.pronounce(normalized, exact=True) == (said.split(), word2ph)
                 seen += 1
     assert seen
+
+
+def test_morphemes_are_mecab_ko_s(goldens):
+    pytest.importorskip("MeCab")
+    analyser = korean._analyser()
+    recorded = json.loads((goldens / "text" / "korean_morphemes.json").read_text(encoding="utf-8"))
+    assert {finder for _, _, finder in recorded} == {"mecab", "mecab-ko alone"}
+    for text, morphemes, _ in recorded:
+        assert analyser.pos(text) == [tuple(morpheme) for morpheme in morphemes], text
+
+
+def test_the_search_with_penalties_agrees_where_none_applies(goldens):
+    pytest.importorskip("MeCab")
+    analyser = korean._analyser()
+    for text, morphemes, _ in json.loads((goldens / "text" / "korean_morphemes.json").read_text(encoding="utf-8")):
+        assert analyser._searched(text) == [tuple(morpheme) for morpheme in morphemes], text
+
+
+@pytest.mark.parametrize(
+    ("text", "surfaces"),
+    [("", []), (" \n", []), ("  가  ", ["가"]), ("가\0나", ["가"]), ("😀 가\u200b", ["😀", "가", "\u200b"])],
+)
+def test_morphemes_of_awkward_texts(text, surfaces):
+    pytest.importorskip("MeCab")
+    assert [surface for surface, _ in korean._analyser().pos(text)] == surfaces
 
 
 @pytest.mark.parametrize(
@@ -50,7 +74,7 @@ def test_exact_mode_equals_the_official_front_end(goldens):
     ],
 )
 def test_pronunciation(text, said):
-    pytest.importorskip("mecab")
+    pytest.importorskip("MeCab")
     assert phones(text) == said
 
 
@@ -102,18 +126,19 @@ def test_syllables_come_apart_into_jamo(text):
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=40) | st.text("값이 많다를 좋은 의 학교닭ㅋㅠ1230개년,. a\n", max_size=40))
 def test_any_text_gives_known_phones(exact, text):
-    pytest.importorskip("mecab")
+    pytest.importorskip("MeCab")
     assert all(map(is_known, korean.pronounce(korean.normalize(text, exact=exact), exact=exact)[0]))
 
 
 def test_a_long_text_comes_to_an_end():
-    pytest.importorskip("mecab")
+    pytest.importorskip("MeCab")
     assert len(korean.pronounce(korean.normalize("안녕하세요 3개 " * 10_000))[0]) > 100_000
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    analyser._mecab.cache_clear()
-    monkeypatch.setitem(sys.modules, "mecab", None)
+    korean._analyser.cache_clear()
+    monkeypatch.delitem(sys.modules, f"{korean.__package__}.morphemes", raising=False)
+    monkeypatch.setitem(sys.modules, "MeCab", None)
     with pytest.raises(InputError, match=r'Korean needs.*pip install "gpt-sovits-mlx\[ko\]"') as error:
         korean.pronounce("가")
     assert isinstance(error.value, ImportError)

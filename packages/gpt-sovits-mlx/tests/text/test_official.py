@@ -18,7 +18,7 @@ SPLITS = json.loads((GOLDENS / "splits.json").read_text(encoding="utf-8"))
 SEGMENTS = json.loads((GOLDENS / "segments.json").read_text(encoding="utf-8"))
 
 # What a language needs besides the package itself.
-NEEDED = {"ja": "pyopenjtalk", "ko": "mecab", "yue": "ToJyutping"}
+NEEDED = {"ja": "pyopenjtalk", "ko": "MeCab", "yue": "ToJyutping"}
 # Here the official detector takes Chinese for Japanese, or for nothing it knows.
 DETECTED = {
     ("zh", "这个GPU"),

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from re import Match
+from typing import TYPE_CHECKING
 
+from ..extras import missing
 from ..phones import is_known
 from ..resources import word_list
 from . import sounds
-from .analyser import morphemes
+
+if TYPE_CHECKING:
+    from .morphemes import MorphemeAnalyser
 
 _LETTERS = dict(
     zip(
@@ -85,7 +90,7 @@ def pronounce(text: str, *, exact: bool = False) -> tuple[list[str], None]:
     """The phones of a normalised text; Korean has no word2ph.
 
     Raises:
-        MissingExtraError: the morpheme analyser isn't installed.
+        MissingExtraError: the extra `ko` isn't installed.
     """
     text = re.sub("[A-Za-z]", lambda m: _LETTERS[m[0].lower()], text)
     text = _digits(_annotated(sounds.idioms(text)))
@@ -95,6 +100,15 @@ def pronounce(text: str, *, exact: bool = False) -> tuple[list[str], None]:
     said = re.sub(r"([\u3131-\u3163])$", r"\1.", said)
     marked = (_MARKS.get(character, character) for character in said)
     return [phone if is_known(phone) else "停" for phone in marked], None
+
+
+@cache
+def _analyser() -> MorphemeAnalyser:
+    try:
+        from .morphemes import MorphemeAnalyser
+    except ImportError as error:
+        raise missing("Korean", "ko", error) from error
+    return MorphemeAnalyser()
 
 
 def _annotated(text: str) -> str:
@@ -108,7 +122,7 @@ def _annotated(text: str) -> str:
 
 
 def _annotated_piece(text: str) -> str:
-    tokens = morphemes(text)
+    tokens = _analyser().pos(text)
     if text.replace(" ", "") != "".join(token for token, _ in tokens):
         return text
     # A token's tag goes to its last syllable.
