@@ -87,6 +87,7 @@ def test_hub_ids_for_single_networks(cached, networks, tmp_path):
         load_models(tmp_path / "models")
     models = load_models(tmp_path / "models", paths={"hubert": "someone/hubert"})
     assert same(networks["hubert"], models.hubert)
+    assert same(networks["hubert"], CNHubert.load("someone/hubert"))
     with pytest.raises(HubError, match="someone/other"):
         load_models(tmp_path / "models", paths={"hubert": "someone/other"})
 

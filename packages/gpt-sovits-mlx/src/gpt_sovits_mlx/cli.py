@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--version", default="v2", help=f"of the networks: {_VERSIONS} (default: v2)")
     command.add_argument("--exact-text", action="store_true", help=_EXACT_TEXT)
     command.add_argument("--split", default="cut5", help=_SPLIT)
-    command.add_argument("--g2pw", metavar="FOLDER", help="a g2pW model for characters with several readings")
+    command.add_argument(
+        "--g2pw", metavar="FOLDER", help="a g2pW model (or its hub id) for characters with several readings"
+    )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_phonemes)
 
@@ -248,10 +250,11 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _phonemes(args: argparse.Namespace) -> int:
+    from .checkpoints import resolve_network
     from .text import G2PW, TextFrontend
 
     _note_detector(args)
-    polyphones = G2PW(args.g2pw) if args.g2pw else None
+    polyphones = G2PW(resolve_network(args.g2pw)) if args.g2pw else None
     frontend = TextFrontend(args.version, exact=args.exact_text, polyphones=polyphones)
     found = frontend(_text(args), args.language, split=args.split)
     if args.json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
@@ -11,11 +11,20 @@ import numpy as np
 from mlx_core import models
 from mlx_core.errors import InputError, MissingCheckpointError
 
-from ..checkpoints import read_released
+from ..checkpoints import read_released, resolve_network
 
 
 class CheckpointModule(models.CheckpointModule):
     """A network that a folder fills, or a released `.ckpt` or `.pth` file."""
+
+    @classmethod
+    def load(cls, path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_packed: bool | None = None) -> Self:
+        """The network in a folder, in a released file, or in the hub's folder of an id.
+
+        The arguments are those of `from_state_dict`. Raises MissingCheckpointError, HubError, and its errors.
+        """
+        config, weights = cls.read(resolve_network(path))
+        return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
 
     @classmethod
     def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
