@@ -48,5 +48,5 @@ def demo_paraformer() -> Path:
 
 
 def demo_clip() -> Path:
-    """A recording of a synthetic voice that the tiny Paraformer has never heard; part of this package."""
+    """A recording of a synthetic voice that the tiny Paraformer wasn't trained on; part of this package."""
     return demo_paraformer() / "example.wav"

@@ -1,4 +1,4 @@
-"""Qwen3: per-head RMSNorm of queries and keys before the rope, a head_dim of its own, no biases by default.
+"""Qwen3: per-head RMSNorm of queries and keys before RoPE, a head_dim of its own, no biases by default.
 
 Windows as in Qwen2. Paper: https://arxiv.org/abs/2505.09388. Reference: transformers 4.57.6 and 5.23.0, `models/qwen3`.
 """
@@ -31,7 +31,7 @@ class ModelConfig(DecoderConfig):
 def attention(config: ModelConfig, rope: RoPE, window: int | None) -> Attention:
     """A Qwen3 layer's attention."""
     bias = config.attention_bias
-    return Attention(config, rope, window=window, qkv_bias=bias, output_bias=bias, qk_norm=True)
+    return Attention(config, rope, window=window, qkv_bias=bias, output_bias=bias, qk_norm="head")
 
 
 class Model(CausalLM):
@@ -45,7 +45,7 @@ class Model(CausalLM):
                 DecoderLayer(
                     config,
                     attention(config, rope, config.window(i, otherwise=i >= config.max_window_layers)),
-                    GatedMLP(config.hidden_size, config.intermediate_size),
+                    GatedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act),
                 )
                 for i in range(config.num_hidden_layers)
             ],

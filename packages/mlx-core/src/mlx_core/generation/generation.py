@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from .. import backend
 from ..cache import KeyValueCache
-from ..cache.protocol import can_trim
+from ..engines import LanguageModel
 from ..errors import CacheError, InputError
 from ..text import Tokenizer
 from .batching import generate_batch, is_batch
@@ -20,7 +20,6 @@ from .request import (
     GenerationResult,
     GenerationState,
     GenerationStats,
-    LanguageModel,
     Prompt,
     Response,
     encode_prompt,
@@ -63,7 +62,7 @@ class Generate:
         check_count("prefill_step_size", prefill_step_size)
         self.params = SamplingParams() if params is None else params
         self._model = model
-        tokens = encode_prompt(tokenizer, prompt, vocab_size=getattr(model, "vocab_size", None))
+        tokens = encode_prompt(tokenizer, prompt, vocab_size=model.vocab_size)
         self._cache = list(model.make_cache() if cache is None else cache)
         self._answer = GenerationState(
             model,
@@ -129,11 +128,7 @@ class Generate:
         with backend.wired():
             try:
                 answer.start()
-                done = (
-                    0
-                    if getattr(self._model, "requires_full_prefill", False) and answer.limit
-                    else len(answer.prompt) - 1
-                )
+                done = 0 if self._model.requires_full_prefill and answer.limit else len(answer.prompt) - 1
                 self._prefill(done)
                 if answer.limit == 0:
                     return
@@ -181,7 +176,7 @@ class Generate:
         known = answer.cached_tokens + len(answer.prompt) + len(answer.tokens)
         for wanted in (known - 1, known):  # what has dropped tokens may be unable to give back the last one
             surplus = [offset - min([wanted, *offsets]) for offset in offsets]
-            if all(can_trim(layer, n) for layer, n in zip(self._cache, surplus, strict=True)):
+            if all(layer.can_trim(n) for layer, n in zip(self._cache, surplus, strict=True)):
                 for layer, n in zip(self._cache, surplus, strict=True):
                     layer.trim(n)
                 return
@@ -210,37 +205,29 @@ class SpeculativeGenerate(Generate):
 
 
 class GenerateBuilder:
-    """Sets up a `Generate`: `Generate.builder().model(m).tokenizer(t).prompt(p).temp(0.7).max_tokens(100).build()`."""
+    """Sets up a `Generate`: `Generate.builder().model(m).tokenizer(t).prompt(p).temp(0.7).max_tokens(100).build()`.
+
+    Each method sets one argument of `stream_generate`, which `build` calls; `sampling` sets any of them.
+    """
 
     def __init__(self) -> None:
-        self._model: LanguageModel | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._prompt: Prompt | None = None
-        self._params: SamplingParams | None = None
-        self._settings: dict[str, Any] = {}
-        self._options: dict[str, Any] = {}
+        self._arguments: dict[str, Any] = {"tokenizer": None}
+
+    def sampling(self, **arguments: Any) -> Self:
+        self._arguments.update(arguments)
+        return self
 
     def model(self, model: LanguageModel) -> Self:
-        self._model = model
-        return self
+        return self.sampling(model=model)
 
     def tokenizer(self, tokenizer: Tokenizer) -> Self:
-        self._tokenizer = tokenizer
-        return self
+        return self.sampling(tokenizer=tokenizer)
 
     def prompt(self, prompt: Prompt) -> Self:
-        self._prompt = prompt
-        return self
+        return self.sampling(prompt=prompt)
 
     def params(self, params: SamplingParams) -> Self:
-        """Sampling parameters as a whole; `sampling` and its short forms change single ones."""
-        self._params = params
-        return self
-
-    def sampling(self, **settings: Any) -> Self:
-        """Any field of `SamplingParams`."""
-        self._settings.update(settings)
-        return self
+        return self.sampling(params=params)
 
     def temp(self, temperature: float) -> Self:
         return self.sampling(temperature=temperature)
@@ -264,31 +251,25 @@ class GenerateBuilder:
         return self.sampling(stop=stop)
 
     def sampler(self, sampler: Sampler) -> Self:
-        self._options["sampler"] = sampler
-        return self
+        return self.sampling(sampler=sampler)
 
     def cache(self, cache: Sequence[KeyValueCache]) -> Self:
-        self._options["cache"] = cache
-        return self
+        return self.sampling(cache=cache)
 
     def draft(self, draft: Draft | LanguageModel) -> Self:
-        self._options["draft"] = draft
-        return self
+        return self.sampling(draft=draft)
 
     def prefill_step_size(self, tokens: int) -> Self:
-        self._options["prefill_step_size"] = tokens
-        return self
+        return self.sampling(prefill_step_size=tokens)
 
     def on_progress(self, on_progress: OnProgress) -> Self:
-        self._options["on_progress"] = on_progress
-        return self
+        return self.sampling(on_progress=on_progress)
 
     def build(self) -> Generate:
         """Raises InputError where the model or the prompt is missing, or a setting is wrong."""
-        if self._model is None or self._prompt is None:
+        if not {"model", "prompt"} <= self._arguments.keys():
             raise InputError("a generation needs at least model(...) and prompt(...).")
-        params = sampling_params(self._params, self._settings)
-        return Generate(self._model, self._tokenizer, self._prompt, params=params, **self._options)
+        return stream_generate(**self._arguments)
 
 
 def stream_generate(

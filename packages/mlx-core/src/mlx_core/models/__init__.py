@@ -1,59 +1,7 @@
 """Models: the blocks that decoders are made of, modules that checkpoints fill, loading and conversion."""
 
+import lazy_loader  # language models need no NumPy
+
 from .. import backend as backend  # first: without MLX it says what to install
 
-# isort: split
-from .checkpoint_module import (
-    Array,
-    CheckpointModule,
-    Conv1d,
-    Conv2d,
-    ConvTranspose1d,
-    check_sizes,
-    fold_weight_norm,
-    sizes,
-)
-from .conversion import convert_model, save_model
-from .experts import RoutedExperts, SoftmaxMoE, SparseMoE, stack_experts, top_k_indices
-from .layers import Attention, CausalLM, DecoderLayer, GatedMLP, JoinedMLP, ModelInput, ModelOutput
-from .loading import load, load_model, preserved_random_state
-from .projections import fuse_projections, named_parameters, split_parameters
-from .quantization import RECIPES, quantize_model
-from .random_weights import randomize
-from .registry import find_architecture, installed_model_types
-
-__all__ = [
-    "RECIPES",
-    "Array",
-    "Attention",
-    "CausalLM",
-    "CheckpointModule",
-    "Conv1d",
-    "Conv2d",
-    "ConvTranspose1d",
-    "DecoderLayer",
-    "GatedMLP",
-    "JoinedMLP",
-    "ModelInput",
-    "ModelOutput",
-    "RoutedExperts",
-    "SoftmaxMoE",
-    "SparseMoE",
-    "check_sizes",
-    "convert_model",
-    "find_architecture",
-    "fold_weight_norm",
-    "fuse_projections",
-    "installed_model_types",
-    "load",
-    "load_model",
-    "named_parameters",
-    "preserved_random_state",
-    "quantize_model",
-    "randomize",
-    "save_model",
-    "sizes",
-    "split_parameters",
-    "stack_experts",
-    "top_k_indices",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,14 +11,16 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import engines
 from ..errors import ConfigError, WeightsError
-from .layers import swiglu
-from .projections import FusedProjections
+from .layers import gated
+from .projections import FusedProjections, linear_plan, planned
 
 # From this many routed rows on, sorting them by expert pays: each expert's weight is then read once.
 SORT_FROM = 64
 
 
+@planned
 class ExpertLinear(nn.Module):
     """One linear layer per expert, without bias."""
 
@@ -37,6 +39,7 @@ class ExpertLinear(nn.Module):
         return QuantizedExpertLinear(self.weight, group_size, bits, mode)
 
 
+@planned
 class QuantizedExpertLinear(nn.Module):
     """An ExpertLinear whose weights are packed."""
 
@@ -74,9 +77,17 @@ class RoutedExperts(FusedProjections):
     part_names = ("gate_proj", "up_proj")
 
     def __init__(
-        self, num_experts: int, hidden_size: int, intermediate_size: int, *, local_experts: range | None = None
+        self,
+        num_experts: int,
+        hidden_size: int,
+        intermediate_size: int,
+        *,
+        activation: str = "silu",
+        local_experts: range | None = None,
     ) -> None:
         super().__init__()
+        self.activation = activation
+        self.num_experts = num_experts
         self.local_experts = _local_experts(num_experts, local_experts)
         self.all_local = len(self.local_experts) == num_experts
         self.gate_proj = ExpertLinear(len(self.local_experts), hidden_size, intermediate_size)
@@ -90,6 +101,12 @@ class RoutedExperts(FusedProjections):
         here = (experts >= self.local_experts.start) & (experts < self.local_experts.stop)
         out = self._dispatch(x, mx.where(here, experts - self.local_experts.start, 0))
         return mx.where(here[..., None], out, mx.zeros_like(out))
+
+    def plan(self, path: str) -> engines.MLPPlan:
+        """The experts that are here as data; `path` is their place in the model."""
+        shard = engines.Shard("experts")
+        gate, up = self.part_plans(path, shard)
+        return engines.MLPPlan(gate, up, linear_plan(self.down_proj, f"{path}.down_proj", shard), self.activation)
 
     def _dispatch(self, x: mx.array, experts: mx.array) -> mx.array:
         *leading, hidden = x.shape
@@ -109,7 +126,7 @@ class RoutedExperts(FusedProjections):
             gate, up = mx.split(self.gate_up_proj(x, experts, sorted_indices), 2, axis=-1)
         else:
             gate, up = (part(x, experts, sorted_indices) for part in self.parts)
-        return self.down_proj(swiglu(gate, up), experts, sorted_indices)
+        return self.down_proj(gated(self.activation, gate, up), experts, sorted_indices)
 
 
 def _local_experts(num_experts: int, local_experts: range | None) -> range:
@@ -144,6 +161,15 @@ class SparseMoE(nn.Module):
         experts, weights = self.route(x)
         return (self.switch_mlp(x, experts) * weights[..., None]).sum(axis=-2).astype(x.dtype)
 
+    def plan(self, path: str) -> engines.MoEPlan:
+        """The layer as data; `path` is its place in the model. A block that overrides `route` overrides this too."""
+        return self._plan(path, engines.describe(self.gate, f"{path}.gate", engines.RouterPlan))
+
+    def _plan(self, path: str, router: engines.RouterPlan) -> engines.MoEPlan:
+        experts = self.switch_mlp
+        mlps = engines.describe(experts, f"{path}.switch_mlp", engines.MLPPlan)
+        return engines.MoEPlan(router, experts.num_experts, mlps, experts.local_experts.start)
+
 
 class SoftmaxMoE(SparseMoE):
     """A SparseMoE whose gate is a linear layer: the `top_k` best by its logits, weighted by their softmax.
@@ -159,10 +185,14 @@ class SoftmaxMoE(SparseMoE):
         *,
         top_k: int,
         normalize: bool,
+        activation: str = "silu",
         local_experts: range | None = None,
     ) -> None:
         gate = nn.Linear(hidden_size, num_experts, bias=False)
-        super().__init__(gate, RoutedExperts(num_experts, hidden_size, intermediate_size, local_experts=local_experts))
+        experts = RoutedExperts(
+            num_experts, hidden_size, intermediate_size, activation=activation, local_experts=local_experts
+        )
+        super().__init__(gate, experts)
         self.top_k = top_k
         self.normalize = normalize
 
@@ -173,6 +203,11 @@ class SoftmaxMoE(SparseMoE):
         if self.normalize:
             return experts, mx.softmax(chosen, axis=-1)
         return experts, mx.exp(chosen - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+    def plan(self, path: str) -> engines.MoEPlan:
+        return self._plan(
+            path, engines.RouterPlan(linear_plan(self.gate, f"{path}.gate"), "softmax", self.top_k, self.normalize)
+        )
 
 
 def top_k_indices(scores: mx.array, count: int) -> mx.array:

@@ -3,8 +3,9 @@
 from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
-from .activations import gelu, gelu_tanh, mish
+from .activations import ACTIVATIONS, gelu, gelu_tanh, mish
 from .attention import (
+    Mask,
     bidirectional_attention,
     causal_mask,
     check_window,
@@ -12,17 +13,22 @@ from .attention import (
     merge_heads,
     multi_head,
     scaled_dot_product_attention,
+    softcapped,
     split_heads,
 )
 from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform, has_hadamard
-from .rope import RoPE, initialize_rope
+from .rope import LongerFrequencies, RoPE, RoPEPlan, initialize_rope
 
 __all__ = [
+    "ACTIVATIONS",
     "HadamardPacked",
+    "LongerFrequencies",
+    "Mask",
     "MaybePacked",
     "Packed",
     "RoPE",
+    "RoPEPlan",
     "bidirectional_attention",
     "causal_mask",
     "check_window",
@@ -40,5 +46,6 @@ __all__ = [
     "mish",
     "multi_head",
     "scaled_dot_product_attention",
+    "softcapped",
     "split_heads",
 ]

@@ -5,7 +5,8 @@ from .. import backend as backend  # first: without MLX it says what to install
 # isort: split
 from ..models import randomize
 from .goldens import CACHES, LAYOUTS, Goldens
-from .models import ScriptedModel, byte_tokenizer, check_model, tiny_model
+from .interpreter import interpret
+from .models import ScriptedModel, byte_tokenizer, check_model, check_plan, tiny_model
 
 __all__ = [
     "CACHES",
@@ -14,6 +15,8 @@ __all__ = [
     "ScriptedModel",
     "byte_tokenizer",
     "check_model",
+    "check_plan",
+    "interpret",
     "randomize",
     "tiny_model",
 ]
