@@ -13,7 +13,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_core.ops.activations import BLOCK, as_polynomials, polynomial, rounded
+from mlx_core.ops import CACHE_BLOCK, as_polynomials, polynomial, rounded
 
 _EPS = 1e-9
 # sin(pi r) / r in r^2, |r| <= 1/2, within 2e-9
@@ -49,7 +49,7 @@ class Snake(nn.Module):
         taps = list(mx.split(2 * up, self.TAPS)), list(mx.split(down, self.TAPS))
         if not as_polynomials(x):
             return _filtered(x, 0, T, alpha, height, *taps)
-        step = max(2 * BLOCK // (B * C), 2 * self.TAPS)
+        step = max(2 * CACHE_BLOCK // (B * C), 2 * self.TAPS)
         parts = [_filtered(x, start, min(start + step, T), alpha, height, *taps) for start in range(0, T, step)]
         return mx.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
