@@ -460,7 +460,7 @@ def test_snake_by_its_definition(T, beta, logscale, blocks):
             expected[row, :, c] = np.correlate(v, down, "valid")[::2]
     with pytest.MonkeyPatch.context() as patch:
         if blocks:
-            patch.setattr("gpt_sovits_mlx.networks.snake.BLOCK", 1)  # blocks as small as they come
+            patch.setattr("gpt_sovits_mlx.networks.snake.CACHE_BLOCK", 1)  # blocks as small as they come
         found = snake(mx.array(x), mx.array(up), mx.array(down))
     np.testing.assert_allclose(np.array(found), expected, atol=5e-4, rtol=1e-5)
 
