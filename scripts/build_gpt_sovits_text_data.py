@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 _WORD = re.compile(r"[a-z'.\-]+")
 _COMMENTS = 56  # lines at the head of cmudict.rep
 _SPELT = ("ae", "ai", "ar", "hud", "ios", "os")  # which GPT-SoVITS takes out, so that they are read by letters
-_MOST = 2**17 - 1  # the largest whole number of a weight of the network: 18 bits with the sign
+_MAX_WEIGHT = 2**17 - 1  # the largest whole number of a weight of the network: 18 bits with the sign
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def english_homographs(path: Path) -> bytes:
 
 def english_tagger(path: Path) -> bytes:
     """The perceptron's tags, words of one tag and features, then for each feature how many weights it has, their tags
-    and their thousandths; `english_tagger.py` reads it.
+    and their thousandths; `text/english/tagger.py` reads it.
     """
     with path.open("rb") as file:
         weights: dict[str, dict[str, float]]
@@ -116,11 +116,11 @@ def english_tagger(path: Path) -> bytes:
 
 
 def english_g2p(path: Path) -> bytes:
-    """Each row of the network's weights as whole numbers, the largest of them `_MOST`, and a scale."""
+    """Each row of the network's weights as whole numbers, the largest of them `_MAX_WEIGHT`, and a scale."""
     arrays: dict[str, NDArray[Any]] = {}
     for name, weight in np.load(path).items():
         peak = abs(weight).max(axis=-1, keepdims=True) if weight.ndim == 2 else abs(weight).max(keepdims=True)
-        scale = (peak / _MOST).astype(np.float32)
+        scale = (peak / _MAX_WEIGHT).astype(np.float32)
         arrays[name] = planes(np.round(weight / scale))
         arrays[f"{name}_scale"] = scale
     buffer = io.BytesIO()

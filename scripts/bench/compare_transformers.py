@@ -22,10 +22,9 @@ import torch
 import transformers
 
 from gpt_sovits_mlx import ChineseRoberta, CNHubert
-from gpt_sovits_mlx.bench import bert_input, hubert_input, randomised
-from gpt_sovits_mlx.bert import ChineseRobertaConfig
-from gpt_sovits_mlx.hubert import CNHubertConfig
-from gpt_sovits_mlx.network import CheckpointModule
+from gpt_sovits_mlx.bench import bert_input, hubert_input
+from gpt_sovits_mlx.networks import CheckpointModule, ChineseRobertaConfig, CNHubertConfig
+from gpt_sovits_mlx.networks.released_sizes import randomised
 from mlx_core import backend
 
 Pair = tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]

@@ -1,9 +1,8 @@
-"""Record what libsndfile, soxr, librosa, torchaudio and GPT-SoVITS make of sound.
+"""Record what libsndfile, soxr, librosa and torchaudio make of sound.
 
-Run in an environment with soundfile, soxr, librosa, torch and torchaudio; `--sovits` is a folder with what the official
-GPT-SoVITS code computes (`sovits_v2`, `sovits_v3`, `sovits_v4`, each with an `io.safetensors`):
+Run in an environment with soundfile, soxr, librosa, torch and torchaudio:
 
-    python scripts/record_golden/audio.py --sovits FOLDER --out packages/mlx-core/tests/goldens/audio
+    python scripts/record_golden/audio.py --out packages/mlx-core/tests/goldens/audio
 
 `README.md` in the output folder describes the files.
 """
@@ -22,7 +21,7 @@ import soundfile
 import soxr
 import torch
 import torchaudio
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 SEED = 6
 RATE = 16000
@@ -138,30 +137,14 @@ def record_mels(x: npt.NDArray[np.float32]) -> Tensors:
     return tensors
 
 
-def copy_sovits(folder: Path) -> Tensors:
-    """Of v2's spectrogram every eighth bin."""
-    v2, v3, v4 = (load_file(folder / f"sovits_{version}" / "io.safetensors") for version in ("v2", "v3", "v4"))
-    if not np.array_equal(v3["refer_wav"], v4["refer_wav"]):
-        raise SystemExit("v3's and v4's reference recordings differ: record both.")
-    return {
-        "sovits/v2.samples": v2["refer_wav32k"],
-        "sovits/v2.spectrogram": v2["refer_spec"][0, ::8],
-        "sovits/samples": v3["refer_wav"],
-        "sovits/v3.mel": v3["mel"][0],
-        "sovits/v4.mel": v4["mel"][0],
-    }
-
-
 def main() -> None:
     """Record everything."""
     parser = argparse.ArgumentParser(description="Record what other libraries make of sound.")
     parser.add_argument("--out", type=Path, required=True, help="the goldens' folder")
-    parser.add_argument("--sovits", type=Path, required=True, help="what the official GPT-SoVITS code computes")
     arguments = parser.parse_args()
     out: Path = arguments.out
     x = speech_like()
     tensors = {"speech": x, **record_wavs(out / "wav"), **record_resampling(), **record_mels(x)}
-    tensors |= copy_sovits(arguments.sovits)
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, out / "audio.safetensors")
     (out / "audio.safetensors").chmod(0o644)  # safetensors writes files that only their owner can read
     torchaudio_defaults = {"mel_scale": "htk", "norm": None, "pad_mode": "reflect"}

@@ -58,6 +58,7 @@ FOLDERS = {
     **dict.fromkeys(("sovits_v3", "sovits_v4"), FLOW),
 }
 SHARING = "sovits_inputs.safetensors"
+AUDIO = "audio.safetensors"
 # Files of weights, the seed that drew them, and what they are called in the configuration.
 DRAWN = {
     ("hubert", "weights"): (1, "weights"),
@@ -126,8 +127,23 @@ def record(source: Path, out: Path, draw: Callable[..., Arrays]) -> None:
             if (source / name / copied).exists():
                 shutil.copyfile(source / name / copied, folder / copied)
     save_file(shared, out / SHARING)
+    save_file(spectrograms(source), out / AUDIO)
     for path in out.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def spectrograms(source: Path) -> Arrays:
+    """Recordings of two references and their spectrograms: of v2's every eighth bin."""
+    v2, v3, v4 = (load_file(source / f"sovits_{version}" / "io.safetensors") for version in ("v2", "v3", "v4"))
+    if not np.array_equal(v3["refer_wav"], v4["refer_wav"]):
+        raise SystemExit("v3's and v4's reference recordings differ: record both.")
+    return {
+        "v2.samples": v2["refer_wav32k"],
+        "v2.spectrogram": np.ascontiguousarray(v2["refer_spec"][0, ::8]),
+        "samples": v3["refer_wav"],
+        "v3.mel": np.ascontiguousarray(v3["mel"][0]),
+        "v4.mel": np.ascontiguousarray(v4["mel"][0]),
+    }
 
 
 def main() -> None:

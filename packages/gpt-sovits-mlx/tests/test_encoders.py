@@ -46,9 +46,9 @@ def test_hubert_of_two_recordings_and_of_the_shortest(hubert):
     model = CNHubert.from_state_dict(config, weights)
     both = model(mx.array(np.concatenate([io["wav"], io["wav_norm/wav"]])))
     np.testing.assert_allclose(np.array(both[1:]), io["wav_norm/last_hidden_state"], atol=TOLERANCE)
-    assert model(mx.ones((1, model.least_samples))).shape == (1, 1, 64)
-    for shape in ((1, model.least_samples - 1), (1, 1, 500)):
-        with pytest.raises(InputError, match=f"S >= {model.least_samples}"):
+    assert model(mx.ones((1, model.min_samples))).shape == (1, 1, 64)
+    for shape in ((1, model.min_samples - 1), (1, 1, 500)):
+        with pytest.raises(InputError, match=f"S >= {model.min_samples}"):
             model(mx.zeros(shape))
 
 

@@ -23,8 +23,8 @@ from gpt_sovits_mlx import (
     reference_spectrogram,
     sovits_version,
 )
+from gpt_sovits_mlx.checkpoints.released import HEADS, HParams, plain
 from gpt_sovits_mlx.cli import main
-from gpt_sovits_mlx.released import HEADS, HParams, plain
 from mlx_core.errors import ConfigError, ConversionError, MissingCheckpointError, WeightsError
 
 VERSIONS = ("v1", "v2", "v2Pro", "v2ProPlus")

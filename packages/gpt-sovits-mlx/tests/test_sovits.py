@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_sovits_mlx import SoVITS, reference_spectrogram
-from gpt_sovits_mlx.bench import SOVITS_CONFIGS, randomised, released_sovits
-from gpt_sovits_mlx.encoder import Attention, gather, resize, spread
-from gpt_sovits_mlx.vocoder import GeneratorConfig, Vocoder
+from gpt_sovits_mlx.networks.prior_encoder import Attention, gather, resize, spread
+from gpt_sovits_mlx.networks.released_sizes import SOVITS_CONFIGS, randomised, released_sovits
+from gpt_sovits_mlx.networks.vocoder import GeneratorConfig, Vocoder
 from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 
 VERSIONS = ("v1", "v2", "v2Pro", "v2ProPlus")
@@ -176,7 +176,7 @@ def test_checkpoints_that_do_not_fit(cases):
         SoVITS.from_state_dict(hps, {n: w for n, w in case.weights.items() if n != "dec.conv_pre.bias"})
     with pytest.raises(WeightsError, match="weight_v"):
         SoVITS.from_state_dict(hps, {n: w for n, w in case.weights.items() if n != "dec.ups.0.weight_v"})
-    with pytest.raises(WeightsError, match=r"no place in it: extra"):
+    with pytest.raises(WeightsError, match=r"no place in the model: extra"):
         SoVITS.from_state_dict(hps, {**case.weights, "extra": np.zeros(1, np.float32)})
     with pytest.raises(ConfigError, match="v3"):
         SoVITS.from_state_dict(hps, {"cfm.estimator.proj_out.weight": np.zeros(1, np.float32)})

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gpt_sovits_mlx import ERes2NetV2, speaker_fbank
-from gpt_sovits_mlx.bench import randomised
-from gpt_sovits_mlx.speaker import ERes2NetV2Config, fold_batch_norms
+from gpt_sovits_mlx.networks.released_sizes import randomised
+from gpt_sovits_mlx.networks.speaker import ERes2NetV2Config, fold_batch_norms
 from mlx_core.errors import AudioError, InputError, WeightsError
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from gpt_sovits_mlx import T2S, Guard, Sampling, Sentence, generate, stream
-from gpt_sovits_mlx.decoding import decode, draw, penalise, probabilities
-from gpt_sovits_mlx.generation import LoopDetector
-from gpt_sovits_mlx.released import read_released
+from gpt_sovits_mlx.checkpoints.released import read_released
+from gpt_sovits_mlx.synthesis.decoding import decode, draw, penalise, probabilities
+from gpt_sovits_mlx.synthesis.generation import LoopDetector
 from mlx_core.errors import ConfigError, InputError, WeightsError
 
 TOLERANCE = 1e-4  # fp32 on both sides, logits of order 5

@@ -21,14 +21,14 @@ from gpt_sovits_mlx import (
     read_released,
     reference_spectrogram,
 )
-from gpt_sovits_mlx import bench as released
-from gpt_sovits_mlx.base import EncoderConfig
-from gpt_sovits_mlx.dit import Attention, DiTConfig, FlowMatching
-from gpt_sovits_mlx.lora import merge_lora
-from gpt_sovits_mlx.overlap import sola
-from gpt_sovits_mlx.snake import Snake, sine_squared
-from gpt_sovits_mlx.sovits_v3 import denormalised, normalised
-from gpt_sovits_mlx.vocoder import in_chunks
+from gpt_sovits_mlx.checkpoints.lora import merge_lora
+from gpt_sovits_mlx.networks import released_sizes as released
+from gpt_sovits_mlx.networks.base import EncoderConfig
+from gpt_sovits_mlx.networks.dit import Attention, DiTConfig, FlowMatching
+from gpt_sovits_mlx.networks.snake import Snake, sine_squared
+from gpt_sovits_mlx.networks.sovits_v3 import denormalised, normalised
+from gpt_sovits_mlx.networks.vocoder import in_chunks
+from gpt_sovits_mlx.synthesis.overlap import sola
 from mlx_core import backend
 from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 
@@ -460,7 +460,7 @@ def test_snake_by_its_definition(T, beta, logscale, blocks):
             expected[row, :, c] = np.correlate(v, down, "valid")[::2]
     with pytest.MonkeyPatch.context() as patch:
         if blocks:
-            patch.setattr("gpt_sovits_mlx.snake.BLOCK", 1)  # blocks as small as they come
+            patch.setattr("gpt_sovits_mlx.networks.snake.CACHE_BLOCK", 1)  # blocks as small as they come
         found = snake(mx.array(x), mx.array(up), mx.array(down))
     np.testing.assert_allclose(np.array(found), expected, atol=5e-4, rtol=1e-5)
 

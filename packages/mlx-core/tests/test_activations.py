@@ -66,7 +66,7 @@ def test_blocks_are_the_whole(monkeypatch):
     x = mx.random.normal((3, 50, 7), key=mx.random.key(0))
     with backend.override(fast_elementwise=True):
         whole = [function(x) for function in FUNCTIONS]
-        monkeypatch.setattr(activations, "BLOCK", 64)
+        monkeypatch.setattr(activations, "CACHE_BLOCK", 64)
         for function, expected in zip(FUNCTIONS, whole, strict=True):
             # GELU of many numbers is made in another way
             np.testing.assert_allclose(function(x), expected, atol=3e-6 if function is gelu else 0)
@@ -75,7 +75,7 @@ def test_blocks_are_the_whole(monkeypatch):
 def test_gelu_of_many_numbers(monkeypatch):
     x = mx.concatenate([mx.linspace(-12, 12, 5001), mx.array([mx.inf, -40.0, 1e30])])
     exact = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.tolist()]
-    monkeypatch.setattr(activations, "BLOCK", 64)
+    monkeypatch.setattr(activations, "CACHE_BLOCK", 64)
     with backend.override(fast_elementwise=True):
         np.testing.assert_allclose(gelu(x), exact, atol=2e-6, rtol=1e-6)
         np.testing.assert_allclose(mx.compile(gelu)(x), exact, atol=2e-6, rtol=1e-6)

@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_core.audio.samples import quietest_place
+from mlx_core.audio import quietest_place
 from mlx_core.errors import InputError, MLXCoreError
 
 from .frontend import Audio, Samples

@@ -1,22 +1,37 @@
 """GPT-SoVITS on Apple's MLX."""
 
-from .bert import ChineseRoberta
-from .bigvgan import BigVGAN
+from .audio import Recording, load_reference, load_reference_mel, reference_spectrogram, speaker_fbank
+from .checkpoints import Released, read_released
 from .cloning import Speech, SpeechChunk, SpeechSegment, VoiceCloner
 from .conversion import convert
-from .decoding import Sampling
-from .features import reference_spectrogram, speaker_fbank
-from .generation import Attempt, Guard, Semantics, generate, stream
-from .hubert import CNHubert
 from .models import Models, load_models
-from .network import CheckpointModule
-from .overlap import decode_together
-from .released import Released, read_released
-from .sovits import SoVITS, sovits_version
-from .sovits_v3 import Prompt, SoVITSV3
-from .speaker import ERes2NetV2
-from .t2s import T2S, Sentence
-from .vocoder import HiFiGAN, MelVocoder
+from .networks import (
+    T2S,
+    BigVGAN,
+    CheckpointModule,
+    ChineseRoberta,
+    CNHubert,
+    ERes2NetV2,
+    HiFiGAN,
+    MelVocoder,
+    Prompt,
+    Sentence,
+    SoVITS,
+    SoVITSV3,
+)
+from .networks.sovits import sovits_version
+from .options import SpeechOptions
+from .synthesis import (
+    Attempt,
+    Guard,
+    Sampling,
+    Semantics,
+    Synthesizer,
+    decode_together,
+    generate,
+    make_synthesizer,
+    stream,
+)
 from .voices import Voice, VoiceLibrary
 
 __all__ = [
@@ -32,6 +47,7 @@ __all__ = [
     "MelVocoder",
     "Models",
     "Prompt",
+    "Recording",
     "Released",
     "Sampling",
     "Semantics",
@@ -40,7 +56,9 @@ __all__ = [
     "SoVITSV3",
     "Speech",
     "SpeechChunk",
+    "SpeechOptions",
     "SpeechSegment",
+    "Synthesizer",
     "Voice",
     "VoiceCloner",
     "VoiceLibrary",
@@ -48,6 +66,9 @@ __all__ = [
     "decode_together",
     "generate",
     "load_models",
+    "load_reference",
+    "load_reference_mel",
+    "make_synthesizer",
     "read_released",
     "reference_spectrogram",
     "sovits_version",

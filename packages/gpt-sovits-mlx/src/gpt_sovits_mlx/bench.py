@@ -1,57 +1,49 @@
-"""How fast each stage is at the released sizes, on random weights: seconds for a second of speech (RTF)."""
+"""Speed of each stage at the released sizes, on random weights: seconds for a second of speech (RTF)."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_map_with_path
 
 from mlx_core import backend
+from mlx_core.bench import time_rounds
 from mlx_core.errors import InputError
 from mlx_core.models import preserved_random_state
 
-from .base import CODES, EncoderConfig
-from .bert import ChineseRoberta, ChineseRobertaConfig
-from .bigvgan import BigVGAN, BigVGANConfig
-from .decoding import Sampling, decode
-from .dit import DiTConfig
-from .features import MEL_BINS
-from .hubert import CNHubert, CNHubertConfig
-from .network import CheckpointModule
-from .sovits import SAMPLE_RATE, SPEAKER_WIDTH, SoVITS, SoVITSConfig
-from .sovits_v3 import SoVITSV3
-from .speaker import ERes2NetV2, ERes2NetV2Config
-from .t2s import BERT_WIDTH, T2S, Sentence, T2SConfig
-from .vocoder import HiFiGAN, MelVocoder, MelVocoderConfig
+from .audio import MEL_BINS
+from .cloning import VoiceCloner
+from .models import Models
+from .networks import (
+    SAMPLE_RATE,
+    T2S,
+    ChineseRoberta,
+    ChineseRobertaConfig,
+    CNHubert,
+    CNHubertConfig,
+    ERes2NetV2,
+    ERes2NetV2Config,
+    Sentence,
+    SoVITSV3,
+    T2SConfig,
+)
+from .networks.base import CODES
+from .networks.released_sizes import randomised, released_sovits, released_vocoder
+from .networks.sovits import SPEAKER_WIDTH
+from .networks.t2s import BERT_WIDTH
+from .synthesis import Guard, Sampling, decode
+from .voices import Voice, fingerprint
 
 REFERENCE_S = 6.0
 SPEECH_S = 5.0
 SENTENCE_S = 2.0
 _PHONES_PER_S = 10
 _CHARACTERS_PER_S = 5
-N = TypeVar("N", bound=CheckpointModule)
 _FRONT = ("hubert", "bert", "voice", "t2s")
 STAGES = (*_FRONT, "speaker", "sovits", "features", "flow", "vocoder", "first")
-SOVITS_CONFIGS: dict[str, dict[str, Any]] = {
-    "v1": {"version": "v1"},
-    "v2": {"version": "v2"},
-    "v2Pro": {"version": "v2Pro", "gin_channels": 1024},
-    "v2ProPlus": {
-        "version": "v2ProPlus",
-        "gin_channels": 1024,
-        "upsample_initial_channel": 768,
-        "upsample_kernel_sizes": [20, 16, 8, 2, 2],
-    },
-    "v3": {"version": "v3"},
-    "v4": {"version": "v4"},
-}
-"""What the versions' `model` tables say beside v2's sizes."""
 
 
 @dataclass(frozen=True)
@@ -80,41 +72,6 @@ def stages_of(version: str) -> tuple[str, ...]:
     return (*_FRONT, "speaker", "sovits", "first") if "Pro" in version else (*_FRONT, "sovits", "first")
 
 
-def released_sovits(version: str) -> SoVITS | SoVITSV3:
-    """A SoVITS of a version's sizes, unfilled."""
-    if version not in SOVITS_CONFIGS:
-        raise InputError(f"version must be one of {', '.join(SOVITS_CONFIGS)}; found {version!r}.")
-    table = SOVITS_CONFIGS[version]
-    if version in ("v3", "v4"):
-        return SoVITSV3(EncoderConfig.from_dict(table), DiTConfig(), 732)
-    return SoVITS(SoVITSConfig.from_dict(table), 322 if version == "v1" else 732, speaker="Pro" in version)
-
-
-def released_vocoder(version: str) -> MelVocoder:
-    """The vocoder of v3 or v4 at its released sizes, unfilled."""
-    if version == "v3":
-        return BigVGAN(BigVGANConfig(use_tanh_at_final=False, use_bias_at_final=False))
-    return HiFiGAN(MelVocoderConfig())
-
-
-def randomised(network: N, seed: int = 0) -> N:
-    """The network with weights drawn so that activations stay of order one; what comes out is noise."""
-    keys = iter(mx.random.split(mx.random.key(seed), 4096))
-
-    def drawn(name: str, like: mx.array) -> mx.array:
-        noise = mx.random.normal(like.shape, key=next(keys))
-        if like.ndim == 1:
-            return noise * 0.1 + (1.0 if name.rsplit(".")[-1] in ("weight", "gamma", "alpha") else 0.0)
-        return noise if name.endswith("quantizer.embed") else noise * (like.size / like.shape[0]) ** -0.5
-
-    network.update(tree_map_with_path(drawn, network.parameters()))
-    dtype = backend.current().compute_dtype or mx.float16
-    network.set_dtype(dtype)
-    mx.eval(network.parameters())
-    network.eval()
-    return network
-
-
 def bench(
     stages: Sequence[str] | None = None,
     *,
@@ -126,30 +83,21 @@ def bench(
     """Time stages, one round more than `rounds`, of which the first doesn't count.
 
     stages: None for all of the version. steps: of the flow, None for the version's own; the time grows with them.
-    Raises InputError for an unknown stage.
+    Raises InputError for an unknown stage, and for no rounds.
     """
     stages = stages_of(version) if stages is None else stages
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown or rounds < 1:
-        raise InputError(f"stages are {', '.join(STAGES)}, rounds 1 or more; found {unknown or rounds!r}.")
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise InputError(f"stages are {', '.join(STAGES)}; found {', '.join(unknown)}.")
     timings = []
     for stage in stages:
         if on_stage is not None:
             on_stage(stage)
         with preserved_random_state():
             audio_s, run = _stage(stage, version, steps)
-        timings.append(_time(stage, audio_s, run, rounds))
+        times = time_rounds(run, rounds)
+        timings.append(Timing(stage, audio_s, times.median_s, times.fastest_s))
         mx.clear_cache()
     return timings
-
-
-def _time(stage: str, audio_s: float, run: Callable[[], Any], rounds: int) -> Timing:
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return Timing(stage, audio_s, statistics.median(times[1:]), min(times[1:]))
 
 
 def hubert_input() -> np.ndarray:
@@ -213,11 +161,6 @@ def _stage(stage: str, version: str, steps: int | None) -> tuple[float, Callable
 
 
 def _first_packet(version: str, spectrogram: mx.array, steps: int | None) -> tuple[float, Callable[[], Any]]:
-    from .cloning import VoiceCloner
-    from .generation import Guard
-    from .models import Models
-    from .voices import Voice, fingerprint
-
     rng = np.random.default_rng(2)
     sovits = randomised(released_sovits(version))
     t2s = randomised(T2S(T2SConfig(phoneme_vocab_size=512 if version == "v1" else 732)))
@@ -226,8 +169,8 @@ def _first_packet(version: str, spectrogram: mx.array, steps: int | None) -> tup
     prompt = vocoder = speaker = None
     if isinstance(sovits, SoVITSV3):
         timbre, vocoder = sovits.voice([spectrogram]), randomised(released_vocoder(version))
-        heard = 0.1 * rng.standard_normal(int(REFERENCE_S * sovits.mel_config.sample_rate)).astype(np.float32)
-        prompt = sovits.prompt(tokens, phones, timbre, sovits.mel(heard))
+        samples = 0.1 * rng.standard_normal(int(REFERENCE_S * sovits.mel_config.sample_rate)).astype(np.float32)
+        prompt = sovits.prompt(tokens, phones, timbre, sovits.mel(samples))
     else:
         speakers = [mx.array(rng.standard_normal(SPEAKER_WIDTH).astype(np.float32))] if sovits.has_speaker else None
         timbre = sovits.voice([spectrogram], speakers)
@@ -265,9 +208,9 @@ def _flow_stage(
     if stage != "flow":
         raise InputError(f"{sovits.version} has no stage {stage!r}; v1 to v2ProPlus have.")
     rate = sovits.mel_config.sample_rate
-    heard = 0.1 * np.random.default_rng(1).standard_normal(int(REFERENCE_S * rate)).astype(np.float32)
+    samples = 0.1 * np.random.default_rng(1).standard_normal(int(REFERENCE_S * rate)).astype(np.float32)
     prompt_codes = np.resize(codes, int(REFERENCE_S * 25))
-    prompt = sovits.prompt(prompt_codes, phones, voice, sovits.mel(heard))
+    prompt = sovits.prompt(prompt_codes, phones, voice, sovits.mel(samples))
     features = sovits.features(codes, phones, voice)
     mx.eval(features, prompt.features, prompt.mel)
 

@@ -12,17 +12,10 @@ from mlx_core.checkpoints import load_weights
 from mlx_core.config import read_json
 from mlx_core.errors import ConversionError
 
-from .bert import ChineseRoberta
-from .bigvgan import WEIGHTS_FILE, BigVGAN
-from .hubert import CNHubert
-from .lora import is_lora
-from .network import CheckpointModule
-from .released import Released, read_released
-from .sovits import SoVITS
-from .sovits_v3 import SoVITSV3, with_base
-from .speaker import ERes2NetV2
-from .t2s import T2S
-from .vocoder import HiFiGAN
+from .checkpoints import Released, is_lora, read_released, resolve_network
+from .networks import T2S, BigVGAN, CheckpointModule, ChineseRoberta, CNHubert, ERes2NetV2, HiFiGAN, SoVITS, SoVITSV3
+from .networks.bigvgan import WEIGHTS_FILE
+from .networks.sovits_v3 import with_base
 
 # A tensor by which each network's checkpoint is known, in any of its spellings.
 _MARKS: tuple[tuple[type[CheckpointModule], str], ...] = (
@@ -63,16 +56,17 @@ def convert(
 ) -> type[CheckpointModule]:
     """Write a released file, or a folder with config.json, as a folder of safetensors; returns which network it was.
 
-    base: for a LoRA of v3 or v4, the file or folder of the model that it was trained on; what is written is both,
-    merged. dtype: "float16" or "float32". bits: 8 or 4 packs the linear layers of T2S and BERT in groups of
+    source: a path or a hub id. base: for a LoRA of v3 or v4, the file, folder or hub id of the model that it was trained
+    on; both are written, merged. dtype: "float16" or "float32". bits: 8 or 4 packs the linear layers of T2S and BERT in groups of
     `group_size`. The folder appears whole or not at all; it must not exist, or be empty. Raises ConversionError, and
-    what loading raises.
+    the errors of loading.
     """
-    source, folder = Path(source), Path(folder)
+    folder = Path(folder)
     if dtype not in _DTYPES:
         raise ConversionError(f"dtype must be one of {', '.join(_DTYPES)}; found {dtype!r}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConversionError(f"{folder} exists and isn't an empty folder. Choose another name, or delete it first.")
+    source = resolve_network(source)
     config, weights = _read(source)
     kind = kind_of(weights)
     if is_lora(weights):
@@ -86,7 +80,7 @@ def convert(
 
 
 def _read(source: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
-    """Of whichever kind: a file says by its tensors what it is, a folder too."""
+    """Configuration and tensors of a file or folder of any network."""
     if (source / WEIGHTS_FILE).exists():
         return BigVGAN.read(source)
     if source.is_dir():
@@ -98,8 +92,8 @@ def _read(source: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:
 
 
 def describe(source: str | Path) -> dict[str, Any]:
-    """What a released file or folder holds: network, version (of SoVITS), tensors, the making's own words."""
-    source = Path(source)
+    """A released file's or folder's network, version (of SoVITS), number of tensors and line about its making."""
+    source = resolve_network(source)
     released = read_released(source) if source.is_file() else Released(*_read(source), "", None, 0)
     kind = kind_of(released.weights)
     found: dict[str, Any] = {"network": kind.model_type, "tensors": len(released.weights)}

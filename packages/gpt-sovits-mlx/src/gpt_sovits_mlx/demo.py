@@ -1,5 +1,4 @@
-"""What speaks when no models are named: every network of v2 at its real size, with random weights, and a real
-recording.
+"""The demonstration: every network of v2 at its real size, with random weights, and a real recording.
 
 No released weights are in the Python package registry, so the sound is noise; everything else is as it would be. The
 recording is of the wheel `f5-tts`, which belongs to the `demo` dependency group and isn't imported.
@@ -8,16 +7,13 @@ recording is of the wheel `f5-tts`, which belongs to the `demo` dependency group
 from __future__ import annotations
 
 import functools
-import importlib.util
 from pathlib import Path
 
-from mlx_core.errors import MissingCheckpointError
+from mlx_core.demo import demo_file
 
-from .bench import randomised, released_sovits
-from .bert import ChineseRoberta, ChineseRobertaConfig
-from .hubert import CNHubert, CNHubertConfig
 from .models import Models, Vocabulary
-from .t2s import T2S, T2SConfig
+from .networks import T2S, ChineseRoberta, ChineseRobertaConfig, CNHubert, CNHubertConfig, T2SConfig
+from .networks.released_sizes import randomised, released_sovits
 
 NOTE = (
     "no models were named: every network has random weights, at the sizes of GPT-SoVITS v2, so the sound is noise. Only "
@@ -33,14 +29,12 @@ _HAN = range(0x4E00, 0x4E00 + 21125)
 
 def demo_recording() -> Path:
     """A recording of English speech, 5 s, that says `RECORDING_TEXT`. Raises MissingCheckpointError."""
-    spec = importlib.util.find_spec("f5_tts")  # finds the package without importing it
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "infer" / "examples" / "basic" / "basic_ref_en.wav"
-        if path.is_file():
-            return path
-    raise MissingCheckpointError(
-        "no reference was named, and the demonstration's isn't installed. Give one by --reference; or get the demonstration's: "
-        "`uv sync` in the workspace, elsewhere `uv pip install --no-deps f5-tts==1.1.22`."
+    return demo_file(
+        "f5_tts",
+        "infer/examples/basic/basic_ref_en.wav",
+        requirement="f5-tts==1.1.22",
+        missing="no reference was named",
+        instead="Give one by --reference",
     )
 
 
@@ -58,6 +52,6 @@ def demo_models(*, chinese: bool = True) -> Models:
 
 @functools.cache
 def _vocabulary() -> Vocabulary:
-    """As many characters as BERT has tokens; which is which means nothing to random weights."""
+    """A vocabulary of BERT's size; the order of its characters means nothing to random weights."""
     tokens = ["[CLS]", "[SEP]", "[UNK]", *(chr(code) for code in _HAN)]
     return Vocabulary({token: number for number, token in enumerate(tokens)})

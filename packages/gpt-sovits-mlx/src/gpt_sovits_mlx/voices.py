@@ -1,4 +1,4 @@
-"""Voices: what is made of a reference once, and a library that keeps it.
+"""Voices, made of a reference once, and a library that keeps them.
 
 A voice depends on the models that it was made with: the semantic tokens of the prompt on CNHubert and SoVITS, the
 timbre on SoVITS. A fingerprint of both says later whether it still fits.
@@ -21,7 +21,7 @@ from mlx_core.checkpoints import load_safetensors, new_folder
 from mlx_core.errors import InputError, MissingCheckpointError, WeightsError
 
 from .models import Models
-from .sovits_v3 import Prompt
+from .networks.sovits_v3 import Prompt
 
 _NAME = re.compile(r"[\w][\w .-]{0,99}")
 _FORMAT = 1
@@ -40,7 +40,7 @@ class Voice:
     bert: mx.array | None
     """Features `[phones, 1024]` of what it says, None for zeros."""
     prompt: Prompt | None
-    """What v3 and v4 go on from."""
+    """The reference as v3 and v4 go on from it."""
     text: str | None
     language: str | None
     version: str
@@ -60,7 +60,7 @@ class Voice:
 
 
 def fingerprint(models: Models) -> tuple[float, ...]:
-    """Tells models apart whose voices differ: some of their weights."""
+    """Some weights of the models, by which those whose voices differ are told apart."""
     rows = (
         models.sovits.quantizer.embed[0, :8],
         models.sovits.enc_p.text_embedding.weight[1, :8],
@@ -76,7 +76,7 @@ class VoiceLibrary:
         self.folder = Path(folder)
 
     def add(self, name: str, voice: Voice) -> Path:
-        """Keep a voice; returns its folder. Raises InputError for a name that is taken or that no file can have."""
+        """Store a voice; returns its folder. Raises InputError for a name that is taken or that no file can have."""
         target = self._path(name)
         if target.exists():
             raise InputError(f"there is a voice {name!r} already. Remove it first, or choose another name.")
@@ -125,7 +125,7 @@ class VoiceLibrary:
             raise WeightsError(f"{path} is damaged: {error!r}. Remove the voice and add it again.") from error
 
     def remove(self, name: str) -> None:
-        """Forget a voice. Raises MissingCheckpointError where there is none."""
+        """Delete a voice. Raises MissingCheckpointError where there is none."""
         path = self._path(name)
         self._table(path)  # nothing else is deleted
         shutil.rmtree(path)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_sovits_mlx.text import TextFrontend, cantonese
-from gpt_sovits_mlx.text.symbols import is_known
+from gpt_sovits_mlx.text.phones import is_known
 from mlx_core.errors import InputError
 
 

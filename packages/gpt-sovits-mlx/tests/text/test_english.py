@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_sovits_mlx.text import english, english_lexicon, english_numbers
-from gpt_sovits_mlx.text.english_g2p import predict
-from gpt_sovits_mlx.text.english_tagger import tagger
-from gpt_sovits_mlx.text.symbols import is_known
+from gpt_sovits_mlx.text.english import lexicon as english_lexicon
+from gpt_sovits_mlx.text.english import numbers as english_numbers
+from gpt_sovits_mlx.text.english import reading as english
+from gpt_sovits_mlx.text.english.g2p import predict
+from gpt_sovits_mlx.text.english.tagger import tagger
+from gpt_sovits_mlx.text.phones import is_known
 
 
 def phones(text):

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt_sovits_mlx.cli import main
-from gpt_sovits_mlx.text import LANGUAGES, METHODS, MarkupError, TextFrontend, bert_inputs, chinese, phonemes, sentences
-from gpt_sovits_mlx.text.chinese_normalization import say_numbers
-from gpt_sovits_mlx.text.chinese_words import words
+from gpt_sovits_mlx.text import LANGUAGES, METHODS, MarkupError, TextFrontend, bert_inputs, phonemes, sentences
+from gpt_sovits_mlx.text.chinese import reading as chinese
+from gpt_sovits_mlx.text.chinese.normalization import say_numbers
+from gpt_sovits_mlx.text.chinese.words import words
 from gpt_sovits_mlx.text.segmentation import segment
 from mlx_core.errors import InputError
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt_sovits_mlx.text import korean, korean_sounds
-from gpt_sovits_mlx.text.symbols import is_known
+from gpt_sovits_mlx.text.korean import reading as korean
+from gpt_sovits_mlx.text.korean import sounds as korean_sounds
+from gpt_sovits_mlx.text.phones import is_known
 from mlx_core.errors import InputError
 
 
@@ -136,7 +137,7 @@ def test_a_long_text_comes_to_an_end():
 
 def test_a_missing_extra_is_named(monkeypatch):
     korean._analyser.cache_clear()
-    monkeypatch.delitem(sys.modules, f"{korean.__package__}.korean_morphemes", raising=False)
+    monkeypatch.delitem(sys.modules, f"{korean.__package__}.morphemes", raising=False)
     monkeypatch.setitem(sys.modules, "MeCab", None)
     with pytest.raises(InputError, match=r'Korean needs.*pip install "gpt-sovits-mlx\[ko\]"') as error:
         korean.pronounce("가")

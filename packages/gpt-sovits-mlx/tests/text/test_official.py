@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gpt_sovits_mlx.text import TextFrontend, sentences, symbols, to_ids, uses_official_detector
-from gpt_sovits_mlx.text.chinese import normalize, pronounce
-from gpt_sovits_mlx.text.segmentation import segment
+from gpt_sovits_mlx.text.chinese.reading import normalize, pronounce
+from gpt_sovits_mlx.text.official_segmentation import segment
 from gpt_sovits_mlx.text.splits import METHODS
 from mlx_core.errors import InputError
 
@@ -89,16 +89,16 @@ def test_sentences_are_the_official_ones(case):
 @needs_detector
 @pytest.mark.parametrize(("language", "text", "expected"), SEGMENTS, ids=lambda value: str(value)[:12])
 def test_segments_are_the_official_ones(language, text, expected):
-    assert [list(span) for span in segment(text, language, exact=True)] == expected
+    assert [list(span) for span in segment(text, language)] == expected
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_scripts_alone_find_most_official_segments(version, monkeypatch):
-    monkeypatch.setattr("gpt_sovits_mlx.text.segmentation_official._splitter", lambda: None)
+    monkeypatch.setattr("gpt_sovits_mlx.text.official_segmentation._splitter", lambda: None)
     wrong = [
         (item["language"], item["text"])
         for item in OFFICIAL
-        if [list(span) for span in segment("." * item["v2"]["retried"] + item["text"], item["language"], exact=True)]
+        if [list(span) for span in segment("." * item["v2"]["retried"] + item["text"], item["language"])]
         != [part[:2] for part in item["v2"]["segments"]]
     ]
     assert len(wrong) == len(DETECTED)

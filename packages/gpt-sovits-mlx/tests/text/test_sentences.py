@@ -10,7 +10,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from gpt_sovits_mlx.text import TextFrontend, pinyin
+from gpt_sovits_mlx.text import TextFrontend
+from gpt_sovits_mlx.text.chinese import pinyin
 
 SENTENCES = (Path(__file__).parent / "sentences.tsv").read_text(encoding="utf-8").splitlines()
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gpt_sovits_mlx.text import pinyin, tones
-from gpt_sovits_mlx.text.chinese_numbers import cardinal, number, spell
+from gpt_sovits_mlx.text.chinese import pinyin, tones
+from gpt_sovits_mlx.text.chinese.numbers import cardinal, number, spell
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The front end: recordings -> samples -> features, whole or piece by piece."""
 
-from mlx_core.audio.samples import AnySamples, Samples
+from mlx_core.audio import AnySamples, Samples
 
 from .features import Frontend, FrontendConfig, as_features, make_frontend, read_mvn
 from .online import OnlineFrontend

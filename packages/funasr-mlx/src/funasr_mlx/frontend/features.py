@@ -17,8 +17,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from mlx_core.audio import FbankConfig, compute_fbank
-from mlx_core.audio.samples import AnySamples, as_samples
+from mlx_core.audio import AnySamples, FbankConfig, as_samples, compute_fbank
 from mlx_core.config import BaseConfig
 from mlx_core.errors import AudioError, ConfigError, InputError, WeightsError
 

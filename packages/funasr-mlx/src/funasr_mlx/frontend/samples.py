@@ -7,8 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mlx_core.audio import load_audio, resample
-from mlx_core.audio.samples import AnySamples, Samples, as_samples
+from mlx_core.audio import AnySamples, Samples, as_samples, load_audio, resample
 from mlx_core.errors import AudioError
 
 Audio: TypeAlias = str | os.PathLike[str] | AnySamples

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_core.errors import MissingCheckpointError, TokenizerError
-from mlx_core.text.sentencepiece import BYTE, CONTROL, UNKNOWN, read_sentencepiece_model
+from mlx_core.text import sentencepiece
 
 from .detokenize import Times
 
@@ -108,7 +108,7 @@ class Pieces:
 
     def __init__(self, path: Path) -> None:
         try:
-            model = read_sentencepiece_model(path.read_bytes())
+            model = sentencepiece.read_sentencepiece_model(path.read_bytes())
         except FileNotFoundError as error:
             raise MissingCheckpointError(f"{path} does not exist. The folder is incomplete.") from error
         self.pieces, self._types = list(model.pieces), list(model.types)
@@ -121,17 +121,20 @@ class Pieces:
         encoded = b""
         for number in ids:
             kind, piece = self._type(number), self.pieces[number]
-            if kind == BYTE:
+            if kind == sentencepiece.BYTE:
                 encoded += bytes([int(piece[3:5], 16)])
-            elif kind == UNKNOWN:
+            elif kind == sentencepiece.UNKNOWN:
                 encoded += " ⁇ ".encode()
-            elif kind != CONTROL:
+            elif kind != sentencepiece.CONTROL:
                 encoded += piece.replace(_SPACE, " ").encode()
         return encoded.decode(errors="replace").removeprefix(" ")
 
     def is_tag(self, number: int) -> bool:
         """Whether a piece is none of the text's."""
-        return _TAG.fullmatch(self.pieces[number]) is not None or self._type(number) in (UNKNOWN, CONTROL)
+        return _TAG.fullmatch(self.pieces[number]) is not None or self._type(number) in (
+            sentencepiece.UNKNOWN,
+            sentencepiece.CONTROL,
+        )
 
     def words(self, path: npt.NDArray[np.integer], step_ms: int, blank: int = 0) -> tuple[list[str], list[Times]]:
         """Words and their times of the piece of each frame, as CTC aligns them: pieces joined up to the next blank,

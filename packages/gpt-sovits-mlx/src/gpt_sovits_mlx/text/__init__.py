@@ -1,4 +1,4 @@
-"""The text front end: text to phones, with what BERT needs and the pauses that were asked for.
+"""The text front end: text to phones, with the input of BERT and the pauses that were asked for.
 
     from gpt_sovits_mlx.text import TextFrontend
 
@@ -8,13 +8,13 @@
 Nothing is read or downloaded at import. `gpt_sovits_mlx.text.markup` describes the marks that a text may carry.
 """
 
+from .chinese import G2PW, Polyphones
 from .frontend import Segment, TextFrontend, Utterance, bert_inputs, phonemes
-from .g2pw import G2PW, Polyphones
 from .markup import MarkupError
-from .segmentation import LANGUAGES
-from .segmentation_official import has_detector as uses_official_detector
+from .official_segmentation import has_detector as uses_official_detector
+from .phones import VERSIONS, symbols, to_ids
+from .spans import LANGUAGES
 from .splits import METHODS, sentences
-from .symbols import VERSIONS, symbols, to_ids
 
 __all__ = [
     "G2PW",

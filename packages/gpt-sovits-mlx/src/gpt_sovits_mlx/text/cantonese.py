@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from . import chinese_official
-from .chinese_normalization import say_numbers
+from .chinese import normalize_officially, say_numbers
 from .extras import missing
-from .symbols import PUNCTUATION, UNKNOWN, is_known
+from .phones import PUNCTUATION, UNKNOWN, is_known
 
 # Tried in this order; what a syllable begins with is its first phone.
 _INITIALS = (
@@ -44,7 +43,7 @@ def normalize(text: str, *, exact: bool = False) -> str:
         MissingExtraError: ToJyutping isn't installed.
     """
     if exact:
-        text = chinese_official.normalize(text)
+        text = normalize_officially(text)
         text = _OTHER.sub("", _MARK.sub(lambda match: _MARKS[match[0]], text))
     else:
         text = say_numbers(text, "yue").replace("...", "…").translate(_PAUSES)

@@ -1,4 +1,4 @@
-"""What optional packages a language needs, and the error that says so."""
+"""The error for a language whose optional packages aren't installed."""
 
 from __future__ import annotations
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from types import ModuleType
 
 from mlx_core.errors import InputError
 
-from . import markup, pinyin
-from .chinese_normalization import say_numbers
-from .g2pw import Polyphones
-from .segmentation import Span, check_language, segment
-from .splits import METHODS, sentences, squeeze_marks
-from .symbols import PUNCTUATION, UNKNOWN, is_known, symbols, to_ids
+from . import cantonese, chinese, english, japanese, korean, markup, official_segmentation, segmentation
+from .phones import PUNCTUATION, UNKNOWN, is_known, symbols, to_ids
+from .spans import Span, check_language
+from .splits import ENDS, check_method, sentences, squeeze_marks
 
 # Shorter than this and the networks stumble, so that a full stop goes before.
 _FEW_PHONES = 6
@@ -22,7 +20,8 @@ _FEW_ENGLISH_PHONES = 4
 _V1_LANGUAGES = frozenset({"zh", "en", "ja"})
 _SPOKEN = _V1_LANGUAGES | {"ko", "yue"}
 
-_MODULES = {"ja": "japanese", "ko": "korean", "yue": "cantonese"}
+_OTHERS: Mapping[str, ModuleType] = {"ja": japanese, "ko": korean, "yue": cantonese}
+_PROMPT_ENDS = frozenset("。．.！!？?…,，、;；:：~-")
 _PLAIN_MARKS = str.maketrans("，、；：。！？", ",,,,.!?")
 
 _CHOSEN_WORD = re.compile(f"([A-Za-z'’]+[{markup.MARKS}])")
@@ -51,7 +50,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is spoken in one go, and the silence after it.
+    """A sentence, spoken in one go, and the silence after it.
 
     Attributes:
         text: the sentence; unless `exact`, Chinese numbers are words already.
@@ -90,7 +89,9 @@ class TextFrontend:
         InputError: there is no such version.
     """
 
-    def __init__(self, version: str = "v2", *, exact: bool = False, polyphones: Polyphones | None = None) -> None:
+    def __init__(
+        self, version: str = "v2", *, exact: bool = False, polyphones: chinese.Polyphones | None = None
+    ) -> None:
         symbols(version)
         self.version = version
         self.exact = exact
@@ -108,8 +109,7 @@ class TextFrontend:
             InputError: no such language or cut method, a wrong mark, a language that the version can't speak, no words.
         """
         check_language(language)
-        if split not in METHODS:
-            raise InputError(f"there is no cut method {split!r}; there are {', '.join(METHODS)}")
+        check_method(split)
         if self.exact:
             pieces = sentences(squeeze_marks(text), split, language)
             found = [utterance for piece in pieces if (utterance := self.utterance(piece, language)).ids]
@@ -123,12 +123,19 @@ class TextFrontend:
         """One sentence as it is, uncut and without markup."""
         check_language(language)
         text = markup.without_marks(text)
-        return self._utterance(text if self.exact else say_numbers(text, language), language, ())
+        return self._utterance(text if self.exact else chinese.say_numbers(text, language), language, ())
+
+    def prompt(self, text: str, language: str = "auto") -> Utterance:
+        """The text of a reference, ended by a full stop if it isn't: it would go on into what is spoken after it."""
+        text = text.strip("\n") if self.exact else text.strip()
+        if text and text[-1] not in (ENDS if self.exact else _PROMPT_ENDS):
+            text += "。" if self.exact and language != "en" else "."
+        return self.utterance(text, language)
 
     def _part(self, part: markup.Part, language: str, split: str) -> Iterator[Utterance]:
         """The sentences between two pauses; the last one carries the pause."""
         found = []
-        text = say_numbers(part.text, language).replace("...", "…")
+        text = chinese.say_numbers(part.text, language).replace("...", "…")
         for sentence in sentences(squeeze_marks(text), split, language):
             utterance = self._utterance(sentence, language, part.readings)
             if any(phone not in PUNCTUATION for phone in utterance.phones):
@@ -139,8 +146,8 @@ class TextFrontend:
             yield Utterance(last.text, last.segments, last.ids, part.pause_s, last.retried)
 
     def _utterance(self, text: str, language: str, readings: _Chosen, *, retried: bool = False) -> Utterance:
-        spans = segment(text, language, exact=self.exact)
-        segments = tuple(self._segment(span, readings) for span in spans)
+        segment = official_segmentation.segment if self.exact else segmentation.segment
+        segments = tuple(self._segment(span, readings) for span in segment(text, language))
         ids = to_ids((phone for part in segments for phone in part.phones), self.version)
         if len(ids) < _FEW_PHONES and not retried:
             return self._utterance("." + text, language, readings, retried=True)
@@ -170,12 +177,10 @@ class TextFrontend:
         return Segment(span.language, text, normalized, known, None if word2ph is None else tuple(word2ph))
 
     def _chinese(self, text: str, readings: _Chosen) -> tuple[str, list[str], list[int]]:
-        from . import chinese
-
         if self.exact:
             return chinese.pronounce_officially(text, self.version, self.polyphones)
         marked = chinese.normalize(text)
-        chosen: dict[int, pinyin.Reading] = {}
+        chosen: dict[int, chinese.Reading] = {}
         plain = ""
         for character in marked:
             if not markup.MARK.match(character):
@@ -186,8 +191,6 @@ class TextFrontend:
         return plain, phones, word2ph
 
     def _english(self, text: str, readings: _Chosen) -> tuple[str, list[str]]:
-        from . import english
-
         if not self.exact:
             text = text.translate(_PLAIN_MARKS)
         if not markup.MARK.search(text):
@@ -213,7 +216,7 @@ class TextFrontend:
         return re.sub(r" (?=[,.!?])", "", " ".join(pieces)).strip(), phones
 
     def _other(self, language: str, text: str) -> tuple[str, list[str], Sequence[int] | None]:
-        module = import_module(f".{_MODULES[language]}", __package__)
+        module = _OTHERS[language]
         normalized = module.normalize(text, exact=self.exact)
         phones, word2ph = module.pronounce(normalized, exact=self.exact)
         return normalized, phones, word2ph
@@ -227,7 +230,7 @@ def phonemes(
 
 
 def bert_inputs(utterance: Utterance) -> Mapping[int, tuple[str, tuple[int, ...]]]:
-    """What BERT reads of a sentence: for each Chinese segment, by its first phone's index, its text and its word2ph.
+    """The input of BERT for a sentence: for each Chinese segment, by its first phone's index, its text and its word2ph.
 
     Every other phone's features are zeros.
     """

@@ -20,7 +20,7 @@ from re import Match
 from typing import Any
 
 from .extras import missing
-from .symbols import UNKNOWN, is_known
+from .phones import UNKNOWN, is_known
 
 _SPOKEN = r"A-Za-z\d\u3005\u3040-\u30ff\u4e00-\u9fff\uff11-\uff19\uff21-\uff3a\uff41-\uff5a\uff66-\uff9d"
 _STRETCH = re.compile(f"([{_SPOKEN}]+)|([^{_SPOKEN}])")
@@ -113,12 +113,12 @@ def _sounding(features: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 class _Analyser(threading.local):
-    """What pyopenjtalk makes for each thread when it first meets a character of several readings."""
+    """The state that pyopenjtalk makes for each thread when it first meets a character of several readings."""
 
     ready = False
 
     def warm_up(self, pyopenjtalk: Any) -> None:
-        """Have it made now, without the warning that it calls what SudachiPy is about to drop."""
+        """Make the state now, without the warning of a deprecated call into SudachiPy."""
         if not self.ready:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", r"Dictionary\.create", DeprecationWarning)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from mlx_core.errors import InputError
 
-from . import pinyin
+from .chinese import pinyin
 
 _LONGEST_BREAK_S = 60.0
 _ESCAPED = "{}<\\"

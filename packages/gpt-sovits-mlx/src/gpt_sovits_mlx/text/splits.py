@@ -14,9 +14,10 @@ from mlx_core.errors import InputError
 # BERT has 512 places, of which two mark the ends.
 MAX_CHARACTERS = 510
 
-_ENDS = frozenset("，。？！,.?!~:：—…")
-_CLAUSE = re.compile("[^{0}]*[{0}]|[^{0}]+".format("".join(sorted(_ENDS))))
-_CLAUSE_OR_END = re.compile("[{0}]|[^{0}]+".format("".join(sorted(_ENDS))))
+ENDS = frozenset("，。？！,.?!~:：—…")
+"""Marks that end a sentence, as the official code has them."""
+_CLAUSE = re.compile("[^{0}]*[{0}]|[^{0}]+".format("".join(sorted(ENDS))))
+_CLAUSE_OR_END = re.compile("[{0}]|[^{0}]+".format("".join(sorted(ENDS))))
 _MARKS = frozenset("!?…,.- ")
 _SHORT = 5
 
@@ -36,22 +37,27 @@ def sentences(text: str, method: str = "cut5", language: str = "auto") -> list[s
     Raises:
         InputError: there is no such method.
     """
-    if method not in METHODS:
-        raise InputError(f"there is no cut method {method!r}; there are {', '.join(METHODS)}")
+    check_method(method)
     full_stop = "." if language == "en" else "。"
     text = text.strip("\n")
     if not text:
         return []
-    if text[0] not in _ENDS and len(_first_clause(text)) < 4:
+    if text[0] not in ENDS and len(_first_clause(text)) < 4:
         text = full_stop + text
     pieces = [piece for piece in METHODS[method](text).split("\n") if piece not in ("", " ")]
     result = []
     for piece in _join_short(pieces):
         if not re.search(r"\w", piece):
             continue
-        piece = piece if piece[-1] in _ENDS else piece + full_stop
+        piece = piece if piece[-1] in ENDS else piece + full_stop
         result.extend([piece] if len(piece) <= MAX_CHARACTERS else _fold(_CLAUSE_OR_END.findall(piece), MAX_CHARACTERS))
     return result
+
+
+def check_method(method: str) -> None:
+    """Raise InputError if there is no such cut method."""
+    if method not in METHODS:
+        raise InputError(f"there is no cut method {method!r}; there are {', '.join(METHODS)}")
 
 
 def squeeze_marks(text: str) -> str:
@@ -60,7 +66,7 @@ def squeeze_marks(text: str) -> str:
 
 
 def _first_clause(text: str) -> str:
-    end = next((index for index, character in enumerate(text) if character in _ENDS), len(text))
+    end = next((index for index, character in enumerate(text) if character in ENDS), len(text))
     return text[:end].strip()
 
 
@@ -106,7 +112,7 @@ def _fold_lines(text: str) -> str:
 
 def _ended_clauses(text: str) -> list[str]:
     text = text.replace("……", "。").replace("——", "，")
-    return _CLAUSE.findall(text if text.endswith(tuple(_ENDS)) else text + "。")
+    return _CLAUSE.findall(text if text.endswith(tuple(ENDS)) else text + "。")
 
 
 def _cut0(text: str) -> str:

@@ -5,31 +5,26 @@ network is an `mx.array`. Every function takes either.
 """
 
 from .kaldi import FbankConfig, compute_fbank
-from .loading import load_audio, load_wav
+from .loading import HUBERT_RATE, load_audio, load_audio_for_hubert, load_wav
 from .mel import AudioConfig, compute_mel_spectrogram, mel_filters
-from .reference import (
-    SOVITS_SPECTROGRAM,
-    SOVITS_V3_MEL,
-    SOVITS_V4_MEL,
-    load_audio_for_hubert,
-    load_reference_mel,
-)
 from .resampling import resample
+from .samples import AnySamples, Samples, as_samples, quietest_place
 from .wav import save_wav
 
 __all__ = [
-    "SOVITS_SPECTROGRAM",
-    "SOVITS_V3_MEL",
-    "SOVITS_V4_MEL",
+    "HUBERT_RATE",
+    "AnySamples",
     "AudioConfig",
     "FbankConfig",
+    "Samples",
+    "as_samples",
     "compute_fbank",
     "compute_mel_spectrogram",
     "load_audio",
     "load_audio_for_hubert",
-    "load_reference_mel",
     "load_wav",
     "mel_filters",
+    "quietest_place",
     "resample",
     "save_wav",
 ]

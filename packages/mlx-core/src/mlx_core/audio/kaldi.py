@@ -23,7 +23,7 @@ _ENERGY_FLOOR = float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True)
 class FbankConfig:
-    """What a filter bank is made of; the defaults are Kaldi's at 16 kHz, but for its 23 bands and its dither."""
+    """The settings of a filter bank; the defaults are Kaldi's at 16 kHz, but for its 23 bands and its dither."""
 
     sample_rate: int = 16000
     """Hz, of the samples."""
@@ -38,9 +38,9 @@ class FbankConfig:
     fmax: float | None = None
     """Hz, where the highest band ends; None: half the sample rate."""
     preemphasis: float = 0.97
-    """What is taken from a sample of the one before it; the first is its own."""
+    """The share of the sample before it that is taken from each sample; the first is its own predecessor."""
     scale: float = 1.0
-    """What samples in [-1, 1] are multiplied with: 32768 for models that heard 16-bit integers."""
+    """The factor of samples in [-1, 1]: 32768 for models that heard 16-bit integers."""
 
     def __post_init__(self) -> None:
         check_rate(self.sample_rate)

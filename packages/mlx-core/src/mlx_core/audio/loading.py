@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+import mlx.core as mx
 import numpy as np
 
 from ..errors import AudioError
@@ -13,6 +14,8 @@ from .resampling import resample
 from .samples import Samples, check_finite, check_rate, to_mono
 from .wav import OtherFormatError, read_wav
 
+HUBERT_RATE = 16000
+"""Hz, of what HuBERT was trained on."""
 _BLOCK_FRAMES = 2**18
 
 
@@ -46,6 +49,18 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int) -> Samples:
     check_rate(sample_rate)
     samples, rate = load_wav(path)
     return samples if rate == sample_rate else resample(samples, rate, sample_rate)
+
+
+def load_audio_for_hubert(path: str | os.PathLike[str], *, silence_samples: int = 9600) -> mx.array:
+    """A sound file as HuBERT takes it: `[samples]` float32 at 16 kHz, one channel, not normalised, with
+    `silence_samples` zeros after it.
+
+    The default is what GPT-SoVITS's HuBERT was always given: 0.3 s counted at 32 kHz. AudioError as from `load_wav`,
+    and for a negative `silence_samples`.
+    """
+    if silence_samples < 0:
+        raise AudioError(f"silence_samples must not be negative, found {silence_samples}.")
+    return mx.array(np.pad(load_audio(path, HUBERT_RATE), (0, silence_samples)))
 
 
 def _read_by_soundfile(file: BinaryIO, path: Path, reason: str, *, mono: bool) -> tuple[Samples, int]:

@@ -25,7 +25,7 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """What a spectrogram is made of; the defaults are those of `librosa.feature.melspectrogram`.
+    """The settings of a spectrogram; the defaults are those of `librosa.feature.melspectrogram`.
 
     torchaudio's mel spectrograms have `mel_scale="htk"`, `norm=None` and `pad_mode="reflect"`. AudioError for values
     that contradict each other.
@@ -104,7 +104,7 @@ class AudioConfig:
 
     @property
     def edge_samples(self) -> int:
-        """What is added at each end in all."""
+        """Samples added at each end, in all."""
         return self.padding + (self.n_fft // 2 if self.center else 0)
 
 

@@ -1,4 +1,4 @@
-"""What the functions of this package take for samples."""
+"""Samples as the functions of this folder take them, and checks of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def to_mono(frames: Samples) -> Samples:
 
 
 def check_finite(samples: Samples, name: str = "samples") -> None:
-    """AudioError if there is NaN or infinity in what `name` calls them."""
+    """AudioError if there is NaN or infinity; `name` is what the message calls the samples."""
     bad = samples.size - np.count_nonzero(np.isfinite(samples))
     if bad:
         raise AudioError(f"{name}: {bad} of {samples.size} samples are NaN or infinite. They must be finite numbers.")

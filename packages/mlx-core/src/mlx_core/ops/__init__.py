@@ -3,7 +3,7 @@
 from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
-from .activations import ACTIVATIONS, gelu, gelu_tanh, mish
+from .activations import ACTIVATIONS, CACHE_BLOCK, as_polynomials, gelu, gelu_tanh, mish, polynomial, rounded
 from .attention import (
     Mask,
     bidirectional_attention,
@@ -22,6 +22,7 @@ from .rope import LongerFrequencies, RoPE, RoPEPlan, initialize_rope
 
 __all__ = [
     "ACTIVATIONS",
+    "CACHE_BLOCK",
     "HadamardPacked",
     "LongerFrequencies",
     "Mask",
@@ -29,6 +30,7 @@ __all__ = [
     "Packed",
     "RoPE",
     "RoPEPlan",
+    "as_polynomials",
     "bidirectional_attention",
     "causal_mask",
     "check_window",
@@ -45,6 +47,8 @@ __all__ = [
     "merge_heads",
     "mish",
     "multi_head",
+    "polynomial",
+    "rounded",
     "scaled_dot_product_attention",
     "softcapped",
     "split_heads",

@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from .. import backend
 
-BLOCK = 2**16  # numbers whose intermediate results stay in a core's cache, and are worth an operation's start
+CACHE_BLOCK = 2**16  # numbers whose intermediate results stay in a core's cache, and are worth an operation's start
 
 _EXP2 = tuple(math.log(2) ** i / math.factorial(i) for i in range(7))  # 2^f, |f| <= 1/2, within 2e-7
 # Phi(x) = 1 / 2 + x p(x^2) / q(x^2) where |x| < 5.6, fitted to 3e-8 of gelu's; beyond, it is 0 or 1.
@@ -50,10 +50,10 @@ def _in_blocks(function: Callable[[mx.array], mx.array]) -> Callable[[mx.array],
 
     @functools.wraps(function)
     def blockwise(x: mx.array) -> mx.array:
-        if x.size <= BLOCK or not as_polynomials(x):
+        if x.size <= CACHE_BLOCK or not as_polynomials(x):
             return function(x)
         flat = x.reshape(-1)
-        parts = [function(flat[start : start + BLOCK]) for start in range(0, flat.size, BLOCK)]
+        parts = [function(flat[start : start + CACHE_BLOCK]) for start in range(0, flat.size, CACHE_BLOCK)]
         return mx.concatenate(parts).reshape(x.shape)
 
     return blockwise
@@ -94,7 +94,7 @@ def gelu(x: mx.array) -> mx.array:
     """
     if not as_polynomials(x):
         return nn.gelu(x)
-    if x.size < BLOCK:
+    if x.size < CACHE_BLOCK:
         return _gelu(x)
     try:
         mx.eval(x)
@@ -116,10 +116,10 @@ def _gelu_of_numbers(x: mx.array) -> Any:
 
     numbers = np.asarray(x).reshape(-1)
     result = np.empty_like(numbers)
-    spare = np.empty(min(BLOCK, numbers.size), np.float32)
-    for start in range(0, numbers.size, BLOCK):
-        part = numbers[start : start + BLOCK]
-        y, square = result[start : start + BLOCK], spare[: part.size]
+    spare = np.empty(min(CACHE_BLOCK, numbers.size), np.float32)
+    for start in range(0, numbers.size, CACHE_BLOCK):
+        part = numbers[start : start + CACHE_BLOCK]
+        y, square = result[start : start + CACHE_BLOCK], spare[: part.size]
         with np.errstate(over="ignore"):
             np.square(part, out=square)
         np.minimum(square, _R_BORDER, out=square)
