@@ -234,7 +234,9 @@ def test_an_interrupted_round_leaves_a_usable_cache():
 
 
 class Bare:
-    """A model that says nothing about itself, as the protocol allows."""
+    """A model that says as little about itself as the protocol allows."""
+
+    vocab_size, context_length, requires_full_prefill = None, None, False
 
     def __init__(self, model):
         self.model, self.make_cache = model, model.make_cache

@@ -109,7 +109,7 @@ def test_what_stacks_experts_names_a_missing_one():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "gelu"}, "gelu"),
+        ({"hidden_act": "cube"}, "known are gelu"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"hidden_size": 33}, "head_dim"),
         ({"vocab_size": 0}, "vocab_size"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_core.config import DecoderConfig
-from mlx_core.models import Attention, CausalLM, DecoderLayer, JoinedMLP
+from mlx_core.models import Attention, CausalLM, DecoderLayer, JoinedMLP, Norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class Model(CausalLM):
                 DecoderLayer(
                     config,
                     Attention(config, rope, qkv_bias=config.attention_bias),
-                    JoinedMLP(config.hidden_size, config.intermediate_size),
-                    output_norms=True,
+                    JoinedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act),
+                    norms=Norms(after_attention="post_self_attn_layernorm", after_mlp="post_mlp_layernorm"),
                 )
                 for _ in range(config.num_hidden_layers)
             ],

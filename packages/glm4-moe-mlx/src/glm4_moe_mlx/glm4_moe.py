@@ -113,8 +113,11 @@ class SharedAndRoutedMoE(SparseMoE):
 
     def __init__(self, config: ModelConfig) -> None:
         width = config.moe_intermediate_size
-        super().__init__(Router(config), RoutedExperts(config.n_routed_experts, config.hidden_size, width))
-        self.shared_experts = GatedMLP(config.hidden_size, width * config.n_shared_experts)
+        experts = RoutedExperts(config.n_routed_experts, config.hidden_size, width, activation=config.hidden_act)
+        super().__init__(Router(config), experts)
+        self.shared_experts = GatedMLP(
+            config.hidden_size, width * config.n_shared_experts, activation=config.hidden_act
+        )
 
     def __call__(self, x: mx.array) -> mx.array:
         return super().__call__(x) + self.shared_experts(x)
@@ -132,8 +135,10 @@ class Model(CausalLM):
             [
                 DecoderLayer(
                     config,
-                    Attention(config, rope, qkv_bias=config.attention_bias, qk_norm=config.use_qk_norm),
-                    GatedMLP(config.hidden_size, config.intermediate_size)
+                    Attention(
+                        config, rope, qkv_bias=config.attention_bias, qk_norm="head" if config.use_qk_norm else None
+                    ),
+                    GatedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act)
                     if i < config.first_k_dense_replace
                     else SharedAndRoutedMoE(config),
                 )

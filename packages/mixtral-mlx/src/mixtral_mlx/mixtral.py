@@ -62,6 +62,7 @@ class Model(CausalLM):
                         config.intermediate_size,
                         top_k=config.num_experts_per_tok,
                         normalize=True,
+                        activation=config.hidden_act,
                     ),
                     mlp_name=_BLOCK,
                 )

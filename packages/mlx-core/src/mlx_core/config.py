@@ -17,9 +17,10 @@ from .backend import DTYPES  # first: without MLX it says what to install
 
 # isort: split
 import mlx.core as mx
+import mlx.nn as nn
 
 from .errors import ConfigError, MissingCheckpointError
-from .ops import RoPE, initialize_rope
+from .ops import ACTIVATIONS, RoPE, initialize_rope
 
 # The largest config.json of a released model is some 100 kB; anything near this is not a configuration.
 _MAX_JSON_BYTES = 64 * 2**20
@@ -157,8 +158,8 @@ class DecoderConfig(BaseConfig):
             raise ConfigError(f"config.json's 'head_dim' must be between 1 and {_MAX_HEAD_DIM}; found {self.head_dim}.")
         if self.sliding_window is not None and self.sliding_window < 1:
             raise ConfigError(f"config.json's 'sliding_window' must be positive or null; found {self.sliding_window}.")
-        if self.hidden_act not in ("silu", "swish"):
-            raise ConfigError(f"hidden_act {self.hidden_act!r} is not supported; these models use 'silu'.")
+        if self.hidden_act not in ACTIVATIONS:
+            raise ConfigError(f"hidden_act {self.hidden_act!r} is not supported; known are {', '.join(ACTIVATIONS)}.")
         if unknown := set(map(str, self.layer_types or ())) - {"full_attention", "sliding_attention"}:
             raise ConfigError(f"layer_types may hold full_attention and sliding_attention; found {sorted(unknown)}.")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
@@ -175,9 +176,13 @@ class DecoderConfig(BaseConfig):
     def dim_per_head(self) -> int:
         return self.head_dim or 0
 
-    def rope(self, *, traditional: bool = False) -> RoPE:
-        """The rope of this configuration, read from whichever layout it uses."""
-        parameters = self._rope_parameters()
+    def norm(self, dims: int) -> nn.Module:
+        """A new norm over `dims` numbers: RMSNorm, unless a family says otherwise."""
+        return nn.RMSNorm(dims, eps=self.rms_norm_eps)
+
+    def rope(self, layer_type: str | None = None, *, traditional: bool = False) -> RoPE:
+        """The RoPE of this configuration, or of its layers of one type, read from whichever layout it uses."""
+        parameters = self.rope_settings(layer_type)
         dims = int(self.dim_per_head * parameters["partial_rotary_factor"])
         return initialize_rope(dims, parameters["rope_theta"], traditional, parameters, self.max_position_embeddings)
 
@@ -187,14 +192,15 @@ class DecoderConfig(BaseConfig):
 
         Some checkpoints state the stretched length as `max_position_embeddings`, others the one before.
         """
-        parameters = self._rope_parameters()
+        parameters = self.rope_settings("full_attention")
         if parameters.get("rope_type", parameters.get("type", "default")) in ("default", "mrope"):
             return self.max_position_embeddings
         original = parameters.get("original_max_position_embeddings", self.max_position_embeddings)
         return max(self.max_position_embeddings, int(original * parameters.get("factor", 1)))
 
-    def _rope_parameters(self) -> dict[str, Any]:
-        return rope_parameters(dataclasses.asdict(self), self.default_rope_theta)
+    def rope_settings(self, layer_type: str | None = None) -> dict[str, Any]:
+        """The RoPE settings, as `rope_parameters` gives them, of all layers or of those of one type."""
+        return rope_parameters(dataclasses.asdict(self), self.default_rope_theta, layer_type)
 
     def window(self, layer: int, otherwise: bool = False) -> int | None:
         """The window of a layer by `layer_types`, or where there are none by `otherwise`; None for full attention."""
@@ -205,13 +211,15 @@ class DecoderConfig(BaseConfig):
         return self.sliding_window if otherwise else None
 
 
-def rope_parameters(config: Mapping[str, Any], default_theta: float = 10_000.0) -> dict[str, Any]:
-    """Rope settings as transformers 5 writes them: one dict with rope_theta, rope_type, partial_rotary_factor and the
+def rope_parameters(
+    config: Mapping[str, Any], default_theta: float = 10_000.0, layer_type: str | None = None
+) -> dict[str, Any]:
+    """RoPE settings as transformers 5 writes them: one dict with rope_theta, rope_type, partial_rotary_factor and the
     type's own.
 
     Reads `rope_parameters` (transformers 5) as well as `rope_theta`, `rope_scaling` and `partial_rotary_factor` at
-    the top level (transformers 4). Raises ConfigError where settings differ by layer type, which none of these models
-    does.
+    the top level (transformers 4). Where settings differ by layer type, those of `layer_type`. Raises ConfigError where
+    they differ and it names none of them.
     """
     nested = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(nested, Mapping):
@@ -220,8 +228,14 @@ def rope_parameters(config: Mapping[str, Any], default_theta: float = 10_000.0) 
     by_layer_type = {key: value for key, value in parameters.items() if isinstance(value, Mapping)}
     if by_layer_type:
         settings = [dict(value) for value in by_layer_type.values()]
-        if len(by_layer_type) < len(parameters) or any(other != settings[0] for other in settings):
-            raise ConfigError(f"RoPE settings that differ by layer type are not supported; found {sorted(parameters)}.")
+        if len(by_layer_type) < len(parameters):
+            raise ConfigError(f"rope_parameters are of all layers, or of each layer type; found {sorted(parameters)}.")
+        if layer_type in by_layer_type:
+            settings = [dict(by_layer_type[layer_type])]
+        if any(other != settings[0] for other in settings):
+            raise ConfigError(
+                f"these layers share one RoPE; config.json has settings that differ by layer type: {sorted(parameters)}."
+            )
         parameters = settings[0]
     for name, default in (("rope_theta", default_theta), ("partial_rotary_factor", 1.0)):
         value = parameters.get(name, config.get(name))

@@ -64,7 +64,7 @@ class Model(CausalLM):
                         qkv_bias=config.attention_bias if config.is_llama else True,
                         output_bias=config.attention_bias and config.is_llama,
                     ),
-                    GatedMLP(config.hidden_size, config.intermediate_size),
+                    GatedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act),
                 )
                 for i in range(config.num_hidden_layers)
             ],

@@ -31,7 +31,7 @@ class ModelConfig(DecoderConfig):
 def attention(config: ModelConfig, rope: RoPE, window: int | None) -> Attention:
     """A Qwen3 layer's attention."""
     bias = config.attention_bias
-    return Attention(config, rope, window=window, qkv_bias=bias, output_bias=bias, qk_norm=True)
+    return Attention(config, rope, window=window, qkv_bias=bias, output_bias=bias, qk_norm="head")
 
 
 class Model(CausalLM):
@@ -45,7 +45,7 @@ class Model(CausalLM):
                 DecoderLayer(
                     config,
                     attention(config, rope, config.window(i, otherwise=i >= config.max_window_layers)),
-                    GatedMLP(config.hidden_size, config.intermediate_size),
+                    GatedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act),
                 )
                 for i in range(config.num_hidden_layers)
             ],

@@ -73,9 +73,10 @@ class Model(CausalLM):
                         config.moe_intermediate_size,
                         top_k=config.num_experts_per_tok,
                         normalize=config.norm_topk_prob,
+                        activation=config.hidden_act,
                     )
                     if config.is_sparse(i)
-                    else GatedMLP(config.hidden_size, config.intermediate_size),
+                    else GatedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act),
                 )
                 for i in range(config.num_hidden_layers)
             ],

@@ -9,15 +9,15 @@ How far a row's tokens are apart is how far their columns are, as long as none b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, Self
 
 import mlx.core as mx
 
 from ..errors import CacheError
-from ..ops import MaybePacked, check_window
+from ..ops import Mask, MaybePacked, check_window
 from .buffered import BufferedCache, check_count, parse_counts
-from .protocol import KeyValueCache, Mask, check_trim
+from .protocol import KeyValueCache, check_trim
 from .rotating import RotatingKVCache
 from .step import KVCache
 from .storage import Planes, alias, grown, join, window, write
@@ -50,6 +50,8 @@ class BatchKVCache(BufferedCache):
         self._offsets = [-blanks for blanks in left_padding]
         self._columns = 0
 
+    batched = KeyValueCache.batched  # rows of rows there are none
+
     def reset(self) -> None:
         """Forget every token; the rows stay, without padding."""
         self._planes = None
@@ -80,6 +82,10 @@ class BatchKVCache(BufferedCache):
     @property
     def max_size(self) -> int | None:
         return self._max_size
+
+    @property
+    def mask_key(self) -> Hashable:
+        return self._max_size, self.keep, self._columns, tuple(self._offsets), tuple(self._padding)
 
     @property
     def is_empty(self) -> bool:
@@ -273,7 +279,7 @@ class BatchKVCache(BufferedCache):
                 f"{cls.__name__} merges {cls._single_kind.__name__} and {cls._rotating_kind.__name__}; got a "
                 f"{type(cache).__name__}."
             )
-        keep = getattr(cache, "keep", 0)
+        keep = cache.keep if isinstance(cache, RotatingKVCache) else 0
         storage = cache.meta_state[: len(cache.meta_state) - (3 if cache.max_size else 0)]
         return cls.from_state(cache.state, (*storage, "0", str(cache.offset), str(cache.max_size or 0), str(keep)))
 
@@ -292,6 +298,9 @@ class BatchKVCache(BufferedCache):
     def _check_row(self, row: int) -> None:
         if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < self.batch_size:
             raise CacheError(f"there is no row {row!r} in a batch of {self.batch_size}.")
+
+
+KVCache._batch_kind = RotatingKVCache._batch_kind = BatchKVCache
 
 
 def _widths(cache: BatchKVCache) -> tuple[int, ...]:

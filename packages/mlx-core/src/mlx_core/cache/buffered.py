@@ -1,28 +1,37 @@
-"""What the kinds share that write tokens into buffers."""
+"""The base of the kinds that write tokens into buffers."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import mlx.core as mx
 
 from ..errors import CacheError
-from .protocol import check_update
+from .protocol import BatchCache, KeyValueCache, check_update
 from .storage import PLAIN, Planes, Storage, alias
 
 
-class BufferedCache(ABC):
+class BufferedCache(KeyValueCache):
     """Planes of tokens in a storage; which token stands where is the business of the kinds."""
 
     _storage: Storage = PLAIN
     _planes: Planes | None = None
+    _batch_kind: ClassVar[type[BatchCache]]
+    """The batches of this kind; set by their module, which knows the kinds of single rows."""
 
     @property
     def nbytes(self) -> int:
         return sum(plane.nbytes for plane in self._planes or ())
+
+    def batched(self, left_padding: Sequence[int]) -> BatchCache:
+        empty = self.copy()
+        empty.reset()
+        batch = self._batch_kind.merge([empty] * len(left_padding))
+        batch.pad(left_padding)
+        return batch
 
     def copy(self) -> Self:
         other = copy.copy(self)

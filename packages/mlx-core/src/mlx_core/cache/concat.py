@@ -10,12 +10,12 @@ from typing import Self
 import mlx.core as mx
 
 from ..errors import CacheError
-from ..ops import causal_mask
-from .protocol import Mask, check_trim, check_update
+from ..ops import Mask, causal_mask
+from .protocol import KeyValueCache, check_trim, check_update
 from .storage import PLAIN
 
 
-class ConcatKeyValueCache:
+class ConcatKeyValueCache(KeyValueCache):
     """Keeps every token in an array of exactly the right length."""
 
     def __init__(self) -> None:

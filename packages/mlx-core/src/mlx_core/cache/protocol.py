@@ -1,24 +1,25 @@
-"""What a key-value cache is, and the checks that every kind shares.
+"""The protocol of key-value caches, and the checks that every kind shares.
 
 Shapes: keys and values are `[B, n_kv_heads, L, head_dim]`; the two head_dims may differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol, Self, runtime_checkable
+from collections.abc import Hashable, Sequence
+from typing import Protocol, Self, runtime_checkable
 
 import mlx.core as mx
 
 from ..errors import CacheError
-from ..ops import MaybePacked
-
-Mask = mx.array | Literal["causal"] | None
+from ..ops import Mask, MaybePacked, scaled_dot_product_attention
 
 
 @runtime_checkable
 class KeyValueCache(Protocol):
     """Keys and values of the tokens that a layer has seen.
+
+    Attention, generation and saving ask a cache for what they need, never for its type. A kind of one's own derives from
+    this class, whose `attend`, `can_trim`, `mask_key` and `unbounded` do what is right for a cache that keeps every token.
 
     Every kind is transactional: an update, trim or load that fails leaves the cache as it was. A token that was trimmed
     never comes back, and a copy evolves on its own.
@@ -70,6 +71,31 @@ class KeyValueCache(Protocol):
         """
         ...
 
+    def attend(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        *,
+        scale: float,
+        mask: Mask = None,
+        sinks: mx.array | None = None,
+        softcap: float | None = None,
+    ) -> mx.array:
+        """Append L tokens, and attend to all that are held: queries `[B, H, L, D]` -> `[B, H, L, D_v]`.
+
+        mask: `make_mask(L)`'s, asked before. The other arguments are those of `scaled_dot_product_attention`.
+        """
+        held_keys, held_values = self.update_and_fetch(keys, values)
+        return scaled_dot_product_attention(
+            queries, held_keys, held_values, scale=scale, mask=mask, sinks=sinks, softcap=softcap
+        )
+
+    @property
+    def mask_key(self) -> Hashable:
+        """Equal for two caches only if they make the same masks: layers then share them."""
+        return self.max_size, self.offset if isinstance(self.offset, int) else id(self)
+
     def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Mask:
         """The mask for the next n tokens, asked before they are appended. See `create_attention_mask`."""
         ...
@@ -77,6 +103,25 @@ class KeyValueCache(Protocol):
     def trim(self, n: int) -> int:
         """Take back the latest n tokens; returns how many were removed (0 where the cache is not trimmable)."""
         ...
+
+    def can_trim(self, n: int) -> bool:
+        """Whether the latest n tokens can be taken back exactly."""
+        return n == 0 or self.is_trimmable
+
+    def batched(self, left_padding: Sequence[int]) -> BatchCache:
+        """An empty batch whose rows are kept as this cache keeps its tokens, row i after `left_padding[i]` blanks.
+
+        Raises CacheError for a cache that can't be one of several rows.
+        """
+        raise CacheError(f"a {type(self).__name__} can't be batched. Generate the prompts one by one.")
+
+    def unbounded(self) -> KeyValueCache:
+        """An empty cache that keeps tokens as this one does, and all of them."""
+        if self.max_size is not None:
+            raise CacheError(f"a {type(self).__name__} has no kind that keeps every token.")
+        empty = self.copy()
+        empty.reset()
+        return empty
 
     def copy(self) -> Self:
         """A cache with the same contents that evolves on its own."""
@@ -88,6 +133,33 @@ class KeyValueCache(Protocol):
 
     def materialize(self) -> None:
         """Compute what is still lazy, so that errors surface here and graphs don't grow."""
+        ...
+
+
+@runtime_checkable
+class BatchCache(KeyValueCache, Protocol):
+    """Several rows that grow together."""
+
+    @classmethod
+    def merge(cls, caches: Sequence[KeyValueCache]) -> Self:
+        """One row for each of the given caches, which are of one kind and stay as they are."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows."""
+        ...
+
+    def pad(self, blanks: Sequence[int]) -> None:
+        """Have the next `blanks[i]` columns of row i ignored, before there are any tokens."""
+        ...
+
+    def filter(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order."""
+        ...
+
+    def extract(self, row: int) -> KeyValueCache:
+        """A row as a cache of its own."""
         ...
 
 
@@ -126,10 +198,3 @@ def check_trim(n: int) -> None:
     """Raise CacheError unless n is a number of tokens."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise CacheError(f"trim takes a number of tokens, 0 or more; got {n!r}.")
-
-
-def can_trim(cache: KeyValueCache, n: int) -> bool:
-    """Whether the latest n tokens can be taken back exactly: always where the cache is trimmable; of a bounded one that
-    has dropped tokens, those that the latest chunk laid down beyond its size (`spare`).
-    """
-    return n == 0 or cache.is_trimmable or n <= getattr(cache, "spare", 0)

@@ -64,6 +64,9 @@ class QuantizedRotatingKVCache(_Quantized, RotatingKVCache):
         self._storage = PackedStorage(bits, group_size, hadamard)
         RotatingKVCache.__init__(self, max_size, keep)
 
+    def unbounded(self) -> QuantizedKVCache:
+        return QuantizedKVCache(self.bits, self.group_size, hadamard=self.hadamard)
+
 
 class QuantizedBatchKVCache(_Quantized, BatchKVCache):
     """A BatchKVCache whose tokens are quantised."""
@@ -84,6 +87,8 @@ class QuantizedBatchKVCache(_Quantized, BatchKVCache):
         self._storage = PackedStorage(bits, group_size, hadamard)
         BatchKVCache.__init__(self, left_padding, max_size, keep)
 
+
+QuantizedKVCache._batch_kind = QuantizedRotatingKVCache._batch_kind = QuantizedBatchKVCache
 
 _KINDS: dict[type[KeyValueCache], type[QuantizedKVCache | QuantizedRotatingKVCache | QuantizedBatchKVCache]] = {
     ConcatKeyValueCache: QuantizedKVCache,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import mlx.core as mx
 
 from ..errors import CacheError
-from ..ops import MaybePacked
+from ..ops import Mask, MaybePacked
 from .buffered import BufferedCache, check_count, parse_counts
-from .protocol import Mask, can_trim, check_trim
+from .protocol import check_trim
+from .step import KVCache
 from .storage import Planes, alias, grown, join, window, write
 
 
@@ -152,10 +153,20 @@ class RotatingKVCache(BufferedCache):
         total = self._offset + n
         return mx.concatenate([mx.arange(kept), mx.arange(total - (held - kept), total)])
 
+    def can_trim(self, n: int) -> bool:
+        return n <= self.spare or self.is_trimmable
+
+    @property
+    def mask_key(self) -> Hashable:
+        return self._max_size, self.keep, self._offset, self._held, self._oldest
+
+    def unbounded(self) -> KVCache:
+        return KVCache()
+
     def trim(self, n: int) -> int:
         """As far as nothing older is missing then: any number while nothing has been dropped, else up to `spare`."""
         check_trim(n)
-        if not can_trim(self, n):
+        if not self.can_trim(n):
             return 0
         n = min(n, self._offset)
         if n:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ..ops import MaybePacked, causal_mask
+from ..ops import Mask, MaybePacked, causal_mask
 from .buffered import BufferedCache, check_count, parse_counts
-from .protocol import Mask, check_trim
+from .protocol import check_trim
 from .storage import alias, grown, window, write
 
 

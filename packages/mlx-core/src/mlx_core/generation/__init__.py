@@ -7,7 +7,7 @@ from .batching import BatchChunk, BatchGenerate, generate_batch
 from .chat import ChatSession
 from .evaluation import Perplexity, perplexity
 from .generation import Generate, SpeculativeGenerate, generate, stream_generate
-from .request import GenerationChunk, GenerationResult, GenerationStats, LanguageModel, Response
+from .request import GenerationChunk, GenerationResult, GenerationStats, Response
 from .sampler import DefaultSampler, Sampler, SamplingParams, TokenLogprob
 from .speculative import Draft, DraftModel, PromptLookup
 
@@ -22,7 +22,6 @@ __all__ = [
     "GenerationChunk",
     "GenerationResult",
     "GenerationStats",
-    "LanguageModel",
     "Perplexity",
     "PromptLookup",
     "Response",

@@ -10,12 +10,9 @@ import mlx.core as mx
 
 from .. import backend
 from ..cache import (
-    BatchKVCache,
     KeyValueCache,
-    QuantizedBatchKVCache,
-    QuantizedKVCache,
-    QuantizedRotatingKVCache,
 )
+from ..engines import LanguageModel
 from ..errors import InputError
 from ..text import Tokenizer
 from .prefill import OnProgress, check_count, prefill
@@ -23,7 +20,6 @@ from .request import (
     GenerationChunk,
     GenerationResult,
     GenerationState,
-    LanguageModel,
     Prompt,
     encode_prompt,
     sampling_params,
@@ -72,7 +68,7 @@ class BatchGenerate:
         if len(params) != len(prompts):
             raise InputError(f"params are one for all prompts, or one for each: got {len(params)} for {len(prompts)}.")
         self._model = model
-        vocab_size = getattr(model, "vocab_size", None)
+        vocab_size = model.vocab_size
         self.answers: list[GenerationState] = []
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             try:
@@ -84,7 +80,7 @@ class BatchGenerate:
         self._step_size = prefill_step_size
         self._on_progress = on_progress
         # A rope that depends on the length of the sequence knows but one length.
-        self._groups = self._grouped(1 if getattr(model, "requires_full_prefill", False) else batch_size)
+        self._groups = self._grouped(1 if model.requires_full_prefill else batch_size)
         self._widths = [max(len(self.answers[i].prompt) for i in group) * len(group) for group in self._groups]
         self._chunks = self._run()
 
@@ -130,9 +126,11 @@ class BatchGenerate:
         length = max(map(len, prompts))
         blanks = [length - len(prompt) for prompt in prompts]
         tokens = mx.array([[0] * count + prompt for count, prompt in zip(blanks, prompts, strict=True)])
-        cache: Sequence[Any] = [_batched(layer, blanks) for layer in self._make_cache()]
-        whole = getattr(self._model, "requires_full_prefill", False)
-        first = 0 if whole else length - 1
+        layers = self._make_cache()
+        if not all(layer.is_empty for layer in layers):
+            raise InputError("make_cache gives an empty cache for each call; this one holds tokens.")
+        cache = [layer.batched(blanks) for layer in layers]
+        first = 0 if self._model.requires_full_prefill else length - 1
         prefill(self._model, tokens[:, :first], cache, self._step_size, length, self._progress(done, len(rows)))
         for i in rows:
             self.answers[i].prefilled()
@@ -168,16 +166,6 @@ class BatchGenerate:
         if report is None:
             return None
         return lambda columns, _: report(done + columns * rows, sum(self._widths))
-
-
-def _batched(layer: KeyValueCache, blanks: Sequence[int]) -> KeyValueCache:
-    """A batch of empty rows kept like `layer`, with blanks to come."""
-    packed = isinstance(layer, QuantizedKVCache | QuantizedRotatingKVCache)
-    batch = (QuantizedBatchKVCache if packed else BatchKVCache).merge([layer] * len(blanks))
-    if not batch.is_empty:
-        raise InputError("make_cache gives an empty cache for each call; this one holds tokens.")
-    batch.pad(blanks)
-    return batch
 
 
 def is_batch(prompt: object) -> bool:

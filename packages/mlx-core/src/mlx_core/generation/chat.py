@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from ..cache import KeyValueCache
-from ..cache.protocol import can_trim
+from ..engines import LanguageModel
 from ..text import Message, Reply, ReplyParser, Tokenizer, Tool, reply_format
 from .generation import Generate
 from .prefill import OnProgress
-from .request import GenerationChunk, GenerationStats, LanguageModel
+from .request import GenerationChunk, GenerationStats
 from .sampler import SamplingParams
 
 
@@ -106,7 +106,7 @@ class ChatSession:
         limit = min(len(self._cached), len(tokens) - 1)
         shared = next((i for i in range(limit) if self._cached[i] != tokens[i]), limit)
         surplus = len(self._cached) - shared
-        if surplus and all(can_trim(layer, surplus) for layer in self._cache):
+        if surplus and all(layer.can_trim(surplus) for layer in self._cache):
             for layer in self._cache:
                 layer.trim(surplus)
         elif surplus:

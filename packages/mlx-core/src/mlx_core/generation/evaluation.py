@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ..cache import KeyValueCache
+from ..engines import LanguageModel
 from ..errors import InputError
-from .request import LanguageModel, encode_prompt
+from .request import encode_prompt
 
 _BLOCK = 256
 
@@ -44,8 +45,8 @@ def perplexity(
     """
     if len(tokens) < 2:
         raise InputError(f"perplexity needs at least two tokens: one to predict the other from; got {len(tokens)}.")
-    tokens = encode_prompt(None, tokens, vocab_size=getattr(model, "vocab_size", None))
-    context = getattr(model, "context_length", None)
+    tokens = encode_prompt(None, tokens, vocab_size=model.vocab_size)
+    context = model.context_length
     if window is None:
         window = min(1024, context or 1024)
     if window < 1 or (context is not None and window > context):

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from .. import backend
 from ..cache import KeyValueCache
-from ..cache.protocol import can_trim
+from ..engines import LanguageModel
 from ..errors import CacheError, InputError
 from ..text import Tokenizer
 from .batching import generate_batch, is_batch
@@ -20,7 +20,6 @@ from .request import (
     GenerationResult,
     GenerationState,
     GenerationStats,
-    LanguageModel,
     Prompt,
     Response,
     encode_prompt,
@@ -63,7 +62,7 @@ class Generate:
         check_count("prefill_step_size", prefill_step_size)
         self.params = SamplingParams() if params is None else params
         self._model = model
-        tokens = encode_prompt(tokenizer, prompt, vocab_size=getattr(model, "vocab_size", None))
+        tokens = encode_prompt(tokenizer, prompt, vocab_size=model.vocab_size)
         self._cache = list(model.make_cache() if cache is None else cache)
         self._answer = GenerationState(
             model,
@@ -129,11 +128,7 @@ class Generate:
         with backend.wired():
             try:
                 answer.start()
-                done = (
-                    0
-                    if getattr(self._model, "requires_full_prefill", False) and answer.limit
-                    else len(answer.prompt) - 1
-                )
+                done = 0 if self._model.requires_full_prefill and answer.limit else len(answer.prompt) - 1
                 self._prefill(done)
                 if answer.limit == 0:
                     return
@@ -181,7 +176,7 @@ class Generate:
         known = answer.cached_tokens + len(answer.prompt) + len(answer.tokens)
         for wanted in (known - 1, known):  # what has dropped tokens may be unable to give back the last one
             surplus = [offset - min([wanted, *offsets]) for offset in offsets]
-            if all(can_trim(layer, n) for layer, n in zip(self._cache, surplus, strict=True)):
+            if all(layer.can_trim(n) for layer, n in zip(self._cache, surplus, strict=True)):
                 for layer, n in zip(self._cache, surplus, strict=True):
                     layer.trim(n)
                 return

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 
 from ..cache import KeyValueCache
+from ..engines import LanguageModel
 from ..errors import InputError
-from .request import LanguageModel
 
 OnProgress = Callable[[int, int], None]
 

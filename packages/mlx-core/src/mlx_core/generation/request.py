@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import mlx.core as mx
 
-from ..cache import KeyValueCache
+from ..engines import LanguageModel
 from ..errors import InputError
 from ..text import Tokenizer, reply_format
 from ..text.delimiters import overlap
@@ -18,20 +18,6 @@ from .sampler import LazyLogprobs, RequestSampler, Sampler, SamplingParams, Thin
 
 FinishReason = Literal["stop", "length"]
 Prompt = str | Sequence[int] | mx.array
-
-
-class LanguageModel(Protocol):
-    """What generation needs of a model. Where a model has them, `context_length` and `vocab_size` are checked against,
-    and `requires_full_prefill` has its prompts computed in one pass.
-    """
-
-    def __call__(self, tokens: mx.array, cache: Sequence[KeyValueCache] | None = None) -> mx.array:
-        """Tokens `[B, L]` -> logits `[B, L, V]`, appending to the cache."""
-        ...
-
-    def make_cache(self) -> list[KeyValueCache]:
-        """One empty cache per layer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -130,7 +116,7 @@ class GenerationState:
         self._stops = StopStrings(params.stop)
         self.sampler = RequestSampler(
             params,
-            vocab_size=getattr(model, "vocab_size", None),
+            vocab_size=model.vocab_size,
             prompt_tokens=prompt,
             end_token_ids=sorted(self._end_ids),
             thinking=None if params.thinking_budget is None else thinking_marks(tokenizer),
@@ -266,7 +252,7 @@ def _is_integer(value: Any) -> bool:
 
 def _room(model: LanguageModel, cached: int, prompt: int) -> int:
     """How many tokens still fit the model's context after the prompt."""
-    context = getattr(model, "context_length", None)
+    context = model.context_length
     if context is None:
         return 2**62
     if cached + prompt > context:

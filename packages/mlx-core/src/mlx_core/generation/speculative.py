@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import mlx.core as mx
 
-from ..cache import KeyValueCache, KVCache, RotatingKVCache
-from ..cache.protocol import can_trim
+from ..cache import KeyValueCache
+from ..engines import LanguageModel
 from ..errors import CacheError, InputError
 from .prefill import check_count, prefill
-from .request import GenerationState, LanguageModel
+from .request import GenerationState
 from .sampler import LazyLogprobs, RequestSampler
 
 _PREFILL_STEP = 2048
@@ -36,6 +36,7 @@ class Proposer(Protocol):
         ...
 
 
+@runtime_checkable
 class Draft(Protocol):
     """Makes a proposer for each answer. Any language model will do as well: see `DraftModel`."""
 
@@ -103,7 +104,7 @@ class _ModelProposer:
         self._model = model
         self._num_tokens = num_tokens
         self._vocab_size = vocab_size
-        self._last_id = int(getattr(model, "vocab_size", vocab_size)) - 1
+        self._last_id = (model.vocab_size or vocab_size) - 1
         self._cache = self._make_cache()
         self._cached: list[int] = []  # the tokens in the cache that are certain
         self._guessed: list[mx.array] = []  # those after them
@@ -112,7 +113,7 @@ class _ModelProposer:
         """The model's, but for those that drop tokens, and so couldn't take back guesses: masks keep to windows,
         too.
         """
-        return [KVCache() if type(layer) is RotatingKVCache else layer for layer in self._model.make_cache()]
+        return [layer.unbounded() for layer in self._model.make_cache()]
 
     def propose(self, history: Sequence[int], limit: int, sampler: RequestSampler) -> mx.array:
         self._rewind(history)
@@ -136,7 +137,7 @@ class _ModelProposer:
         held = [*self._cached, *(cast(int, token.item()) for token in self._guessed)]
         limit = min(len(held), len(history) - 1)
         shared = next((i for i in range(len(self._cached), limit) if held[i] != history[i]), limit)
-        if all(can_trim(layer, len(held) - shared) for layer in self._cache):
+        if all(layer.can_trim(len(held) - shared) for layer in self._cache):
             for layer in self._cache:
                 layer.trim(len(held) - shared)
             self._cached = held[:shared]
@@ -163,26 +164,26 @@ class Speculation:
         draft: Draft | LanguageModel,
         answer: GenerationState,
     ) -> None:
-        if getattr(model, "requires_full_prefill", False):
+        if model.requires_full_prefill:
             raise InputError(
                 "this model's RoPE depends on the length of the sequence: verifying several tokens at once would compute "
                 "other logits than one by one. Generate without a draft."
             )
-        if not hasattr(draft, "start"):
-            if not callable(draft) or not hasattr(draft, "make_cache"):
+        if not isinstance(draft, Draft):
+            if not isinstance(draft, LanguageModel):
                 raise InputError(
                     f"draft is a language model, a DraftModel or a PromptLookup; got {type(draft).__name__}."
                 )
             draft = DraftModel(draft)
         self._model, self._cache, self._answer = model, cache, answer
-        self._draft = cast(Draft, draft)
+        self._draft = draft
 
     def decode(self, tokens: list[int]) -> Iterator[tuple[int, LazyLogprobs | None]]:
         """`tokens`: the end of the prompt, which isn't in the cache yet."""
         answer = self._answer
         history = list(answer.prompt)
         none = mx.zeros((0,), dtype=mx.int32)
-        vocab_size = int(getattr(self._model, "vocab_size", 0))  # else the first logits tell
+        vocab_size = self._model.vocab_size or 0  # else the first logits tell
         proposer = self._draft.start(vocab_size) if vocab_size else None
         while len(answer.tokens) < answer.limit:
             # of a round's tokens one is the model's own: with a draft that is right throughout it is one more

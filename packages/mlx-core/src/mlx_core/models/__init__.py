@@ -15,7 +15,17 @@ from .checkpoint_module import (
 )
 from .conversion import convert_model, save_model
 from .experts import RoutedExperts, SoftmaxMoE, SparseMoE, stack_experts, top_k_indices
-from .layers import Attention, CausalLM, DecoderLayer, GatedMLP, JoinedMLP, ModelInput, ModelOutput
+from .layers import (
+    Attention,
+    CausalLM,
+    DecoderLayer,
+    GatedMLP,
+    JoinedMLP,
+    ModelInput,
+    ModelOutput,
+    Norms,
+    ZeroCenteredRMSNorm,
+)
 from .loading import load, load_model, preserved_random_state
 from .projections import fuse_projections, named_parameters, split_parameters
 from .quantization import RECIPES, quantize_model
@@ -35,9 +45,11 @@ __all__ = [
     "JoinedMLP",
     "ModelInput",
     "ModelOutput",
+    "Norms",
     "RoutedExperts",
     "SoftmaxMoE",
     "SparseMoE",
+    "ZeroCenteredRMSNorm",
     "check_sizes",
     "convert_model",
     "find_architecture",

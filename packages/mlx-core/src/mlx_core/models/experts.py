@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import ConfigError, WeightsError
-from .layers import swiglu
+from .layers import gated
 from .projections import FusedProjections
 
 # From this many routed rows on, sorting them by expert pays: each expert's weight is then read once.
@@ -74,9 +74,16 @@ class RoutedExperts(FusedProjections):
     part_names = ("gate_proj", "up_proj")
 
     def __init__(
-        self, num_experts: int, hidden_size: int, intermediate_size: int, *, local_experts: range | None = None
+        self,
+        num_experts: int,
+        hidden_size: int,
+        intermediate_size: int,
+        *,
+        activation: str = "silu",
+        local_experts: range | None = None,
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.local_experts = _local_experts(num_experts, local_experts)
         self.all_local = len(self.local_experts) == num_experts
         self.gate_proj = ExpertLinear(len(self.local_experts), hidden_size, intermediate_size)
@@ -109,7 +116,7 @@ class RoutedExperts(FusedProjections):
             gate, up = mx.split(self.gate_up_proj(x, experts, sorted_indices), 2, axis=-1)
         else:
             gate, up = (part(x, experts, sorted_indices) for part in self.parts)
-        return self.down_proj(swiglu(gate, up), experts, sorted_indices)
+        return self.down_proj(gated(self.activation, gate, up), experts, sorted_indices)
 
 
 def _local_experts(num_experts: int, local_experts: range | None) -> range:
@@ -159,10 +166,14 @@ class SoftmaxMoE(SparseMoE):
         *,
         top_k: int,
         normalize: bool,
+        activation: str = "silu",
         local_experts: range | None = None,
     ) -> None:
         gate = nn.Linear(hidden_size, num_experts, bias=False)
-        super().__init__(gate, RoutedExperts(num_experts, hidden_size, intermediate_size, local_experts=local_experts))
+        experts = RoutedExperts(
+            num_experts, hidden_size, intermediate_size, activation=activation, local_experts=local_experts
+        )
+        super().__init__(gate, experts)
         self.top_k = top_k
         self.normalize = normalize
 

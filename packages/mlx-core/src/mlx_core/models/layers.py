@@ -1,8 +1,8 @@
 """The blocks that decoder-only language models are made of.
 
-Families differ in few, nameable ways, and those are these blocks' options: biases, per-head norms of queries and
-keys, what a rope turns, windows, dense or routed MLPs. A model file says which it takes; what only one family needs
-stays in its file.
+Families differ in few, nameable ways, and those are these blocks' options: biases, norms of queries and keys, RoPE,
+windows, where norms stand, activations, softcaps, dense or routed MLPs. A model file says which it takes; what only one
+family needs stays in its file.
 
 Shapes: `B` batch, `L` sequence, `H` heads, `Hk` key and value heads, `D` head_dim, `S` keys attended to, `V`
 vocabulary.
@@ -10,9 +10,9 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, overload
+from collections.abc import Hashable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, ClassVar, Literal, overload
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,7 +21,7 @@ from .. import kernels
 from ..cache import KeyValueCache, KVCache, Mask, RotatingKVCache
 from ..config import DecoderConfig
 from ..errors import CacheError, InputError
-from ..ops import RoPE, create_attention_mask, scaled_dot_product_attention
+from ..ops import ACTIVATIONS, RoPE, create_attention_mask, merge_heads, scaled_dot_product_attention, softcapped
 from .projections import FusedProjections
 
 
@@ -49,16 +49,31 @@ class ModelOutput:
     hidden_states: mx.array
 
 
-def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up."""
-    return kernels.swiglu.portable(up, gate)
+def gated(activation: str, gate: mx.array, up: mx.array) -> mx.array:
+    """activation(gate) * up; `activation` is one of `ops.ACTIVATIONS`."""
+    if activation in ("silu", "swish"):
+        return kernels.swiglu.portable(up, gate)
+    return ACTIVATIONS[activation](gate) * up
+
+
+class ZeroCenteredRMSNorm(nn.Module):
+    """An RMSNorm that multiplies by 1 + weight."""
+
+    def __init__(self, dims: int, eps: float) -> None:
+        super().__init__()
+        self.weight = mx.zeros((dims,))
+        self.eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, 1.0 + self.weight, self.eps)
 
 
 class Attention(FusedProjections):
-    """Grouped-query attention with a rope.
+    """Grouped-query attention with RoPE.
 
-    `qkv_bias`, `output_bias`: biases of the projections; `qk_norm`: an RMSNorm over each head of queries and keys
-    before the rope; `window`: the number of keys that a token sees, itself included, None for all.
+    `window`: the number of keys that a token sees, itself included, None for all; `qkv_bias`, `output_bias`: biases of
+    the projections; `qk_norm`: norms of queries and keys before RoPE, over each head or over the whole projection;
+    `scale`: of the scores, by default 1 / sqrt(head_dim); `softcap`: scores become softcap * tanh(scores / softcap).
     """
 
     fused_name = "qkv_proj"
@@ -72,11 +87,15 @@ class Attention(FusedProjections):
         window: int | None = None,
         qkv_bias: bool = False,
         output_bias: bool = False,
-        qk_norm: bool = False,
+        qk_norm: Literal["head", "projection"] | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = config.num_attention_heads, config.kv_heads, config.dim_per_head
-        self.scale = self.head_dim**-0.5
+        self.scale = self.head_dim**-0.5 if scale is None else scale
+        self.softcap = softcap
+        self.qk_norm = qk_norm
         self.window = window
         self.rope = rope
         hidden = config.hidden_size
@@ -84,9 +103,10 @@ class Attention(FusedProjections):
         self.k_proj = nn.Linear(hidden, self.n_kv_heads * self.head_dim, bias=qkv_bias)
         self.v_proj = nn.Linear(hidden, self.n_kv_heads * self.head_dim, bias=qkv_bias)
         self.o_proj = nn.Linear(self.n_heads * self.head_dim, hidden, bias=output_bias)
-        if qk_norm:
-            self.q_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
-            self.k_norm = nn.RMSNorm(self.head_dim, eps=config.rms_norm_eps)
+        if qk_norm is not None:
+            whole = qk_norm == "projection"
+            self.q_norm = config.norm(self.n_heads * self.head_dim if whole else self.head_dim)
+            self.k_norm = config.norm(self.n_kv_heads * self.head_dim if whole else self.head_dim)
 
     def __call__(self, x: mx.array, mask: Mask = None, cache: KeyValueCache | None = None) -> mx.array:
         B, L, _ = x.shape
@@ -96,35 +116,41 @@ class Attention(FusedProjections):
         qkv = self.qkv_proj(x) if self.fused else mx.concatenate([part(x) for part in self.parts], axis=-1)
         qkv = qkv.reshape(B, L, -1, self.head_dim)  # [B, L, H + 2 Hk, D]
         v = qkv[:, :, n_qk:].transpose(0, 2, 1, 3)  # [B, Hk, L, D]
-        if "q_norm" in self:
-            q = self.q_norm(qkv[:, :, : self.n_heads]).transpose(0, 2, 1, 3)  # [B, H, L, D]
-            k = self.k_norm(qkv[:, :, self.n_heads : n_qk]).transpose(0, 2, 1, 3)  # [B, Hk, L, D]
+        if self.qk_norm is not None:
+            q = self._normed(self.q_norm, qkv[:, :, : self.n_heads]).transpose(0, 2, 1, 3)  # [B, H, L, D]
+            k = self._normed(self.k_norm, qkv[:, :, self.n_heads : n_qk]).transpose(0, 2, 1, 3)  # [B, Hk, L, D]
             q, k = self.rope(q, offset), self.rope(k, offset)
-        else:  # queries and keys turn alike: one call for both
+        else:  # RoPE is the same for queries and keys: one call for both
             qk = self.rope(qkv[:, :, :n_qk].transpose(0, 2, 1, 3), offset)
             q, k = qk[:, : self.n_heads], qk[:, self.n_heads :]
 
-        if cache is not None:
-            k, v = cache.update_and_fetch(k, v)  # [B, Hk, S, D]
-        out = scaled_dot_product_attention(q, k, v, cache=cache, scale=self.scale, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B, L, -1))
+        attend = scaled_dot_product_attention if cache is None else cache.attend
+        out = attend(q, k, v, scale=self.scale, mask=mask, softcap=self.softcap)
+        return self.o_proj(merge_heads(out))
+
+    def _normed(self, norm: nn.Module, heads: mx.array) -> mx.array:
+        """`[B, L, H, D]`, normed by head or whole."""
+        return norm(heads) if self.qk_norm == "head" else norm(heads.flatten(2)).reshape(heads.shape)
 
 
 class GatedMLP(FusedProjections):
-    """down(silu(gate(x)) * up(x))."""
+    """down(activation(gate(x)) * up(x))."""
 
     fused_name = "gate_up_proj"
     part_names: ClassVar[tuple[str, ...]] = ("gate_proj", "up_proj")
 
-    def __init__(self, hidden_size: int, intermediate_size: int, *, bias: bool = False) -> None:
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, *, bias: bool = False, activation: str = "silu"
+    ) -> None:
         super().__init__()
+        self.activation = activation
         for name in self.part_names:
             self[name] = nn.Linear(hidden_size, 2 * intermediate_size // len(self.part_names), bias=bias)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1) if self.fused else [part(x) for part in self.parts]
-        return self.down_proj(swiglu(gate, up))
+        return self.down_proj(gated(self.activation, gate, up))
 
 
 class JoinedMLP(GatedMLP):
@@ -133,10 +159,20 @@ class JoinedMLP(GatedMLP):
     part_names = ("gate_up_proj",)
 
 
-class DecoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)).
+@dataclass(frozen=True)
+class Norms:
+    """Where a layer's norms stand, and their names in checkpoints; None where there is none."""
 
-    `output_norms`: what attention and MLP give is normed before it is added; `mlp_name`: what checkpoints call the MLP.
+    before_attention: str | None = "input_layernorm"
+    after_attention: str | None = None
+    before_mlp: str | None = "post_attention_layernorm"
+    after_mlp: str | None = None
+
+
+class DecoderLayer(nn.Module):
+    """x + norm(attention(norm(x))), then x + norm(mlp(norm(x))), of the norms those that `norms` names.
+
+    `mlp_name`: the MLP's name in checkpoints.
     """
 
     def __init__(
@@ -145,30 +181,30 @@ class DecoderLayer(nn.Module):
         attention: Attention,
         mlp: nn.Module,
         *,
-        output_norms: bool = False,
+        norms: Norms = Norms(),
         mlp_name: str = "mlp",
     ) -> None:
         super().__init__()
+        self.norms = norms
         self.self_attn = attention
         self.mlp_name = mlp_name
         self[mlp_name] = mlp
-        names = ["input_layernorm", "post_attention_layernorm"]
-        if output_norms:
-            names += ["post_self_attn_layernorm", "post_mlp_layernorm"]
-        for name in names:
-            self[name] = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        for name in astuple(norms):
+            if name is not None:
+                self[name] = config.norm(config.hidden_size)
 
     @property
     def window(self) -> int | None:
         return self.self_attn.window
 
     def __call__(self, x: mx.array, mask: Mask = None, cache: KeyValueCache | None = None) -> mx.array:
-        attended = self.self_attn(self.input_layernorm(x), mask, cache)
-        x = x + self._normed("post_self_attn_layernorm", attended)
-        return x + self._normed("post_mlp_layernorm", self[self.mlp_name](self.post_attention_layernorm(x)))
+        norms = self.norms
+        attended = self.self_attn(self._normed(norms.before_attention, x), mask, cache)
+        x = x + self._normed(norms.after_attention, attended)
+        return x + self._normed(norms.after_mlp, self[self.mlp_name](self._normed(norms.before_mlp, x)))
 
-    def _normed(self, name: str, x: mx.array) -> mx.array:
-        return self[name](x) if name in self else x
+    def _normed(self, name: str | None, x: mx.array) -> mx.array:
+        return x if name is None else self[name](x)
 
 
 class DecoderStack(nn.Module):
@@ -178,38 +214,43 @@ class DecoderStack(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = list(layers)
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = config.norm(config.hidden_size)
 
     def __call__(self, h: mx.array, cache: Sequence[KeyValueCache | None]) -> mx.array:
         """h: embeddings `[B, L, hidden]`; returns hidden states `[B, L, hidden]`."""
-        masks: dict[tuple[Any, ...], Mask] = {}  # layers of one window share a mask, where their caches are alike
+        masks: dict[Hashable, Mask] = {}  # layers of one window share a mask, where their caches are alike
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            key = (layer.window, *_geometry(layer_cache))
+            key = (layer.window, None if layer_cache is None else layer_cache.mask_key)
             if key not in masks:
                 masks[key] = create_attention_mask(h, layer_cache, window_size=layer.window)
             h = layer(h, masks[key], layer_cache)
         return self.norm(h)
 
 
-def _geometry(cache: KeyValueCache | None) -> tuple[Any, ...]:
-    """What a cache's masks depend on. Rows of a batch differ alike in all layers."""
-    if cache is None:
-        return (None,)
-    offset = cache.offset if isinstance(cache.offset, int) else None
-    return type(cache), cache.max_size, getattr(cache, "keep", 0), offset
-
-
 class CausalLM(nn.Module):
-    """A decoder stack with its head: what every model of a family is, and what generation runs."""
+    """A decoder stack with its head: the base of every family's model, and what generation runs.
+
+    `embedding_scale`: embeddings of tokens are multiplied by it, rounded to their dtype; `logits_softcap`: logits become
+    softcap * tanh(logits / softcap).
+    """
 
     lm_head: nn.Linear
     load_report: Any = None
     load_note: str = ""
     """What `sanitize` left out of a checkpoint, for the load report."""
 
-    def __init__(self, config: DecoderConfig, layers: Sequence[DecoderLayer]) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        layers: Sequence[DecoderLayer],
+        *,
+        embedding_scale: float | None = None,
+        logits_softcap: float | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.embedding_scale = embedding_scale
+        self.logits_softcap = logits_softcap
         self.model = DecoderStack(config, layers)
         self.set_tied(config.tie_word_embeddings)
 
@@ -263,6 +304,8 @@ class CausalLM(nn.Module):
             )
         hidden = self.model(self._embed(tokens), [None] * len(self.layers) if cache is None else cache)
         logits = self.model.embed_tokens.as_linear(hidden) if self.tied else self.lm_head(hidden)
+        if self.logits_softcap is not None:
+            logits = softcapped(logits, self.logits_softcap)
         return ModelOutput(logits, hidden) if isinstance(tokens, ModelInput) else logits
 
     def _embed(self, tokens: mx.array | ModelInput) -> mx.array:
@@ -283,7 +326,8 @@ class CausalLM(nn.Module):
         if ids.ndim != 2 or ids.size < 1:
             raise InputError(f"tokens must be [B, L] with B, L >= 1; got shape {tuple(ids.shape)}.")
         # packed embeddings of the mx modes come out as bf16, whatever the others compute in
-        return self.model.embed_tokens(ids).astype(self.model.norm.weight.dtype)
+        h = self.model.embed_tokens(ids).astype(self.model.norm.weight.dtype)
+        return h if self.embedding_scale is None else h * mx.array(self.embedding_scale, h.dtype)
 
     def make_cache(self) -> list[KeyValueCache]:
         """One empty cache per layer: of the window's size where the layer has one, else unbounded."""

@@ -3,8 +3,9 @@
 from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
-from .activations import gelu, gelu_tanh, mish
+from .activations import ACTIVATIONS, gelu, gelu_tanh, mish
 from .attention import (
+    Mask,
     bidirectional_attention,
     causal_mask,
     check_window,
@@ -12,6 +13,7 @@ from .attention import (
     merge_heads,
     multi_head,
     scaled_dot_product_attention,
+    softcapped,
     split_heads,
 )
 from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
@@ -19,7 +21,9 @@ from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform, has
 from .rope import RoPE, initialize_rope
 
 __all__ = [
+    "ACTIVATIONS",
     "HadamardPacked",
+    "Mask",
     "MaybePacked",
     "Packed",
     "RoPE",
@@ -40,5 +44,6 @@ __all__ = [
     "mish",
     "multi_head",
     "scaled_dot_product_attention",
+    "softcapped",
     "split_heads",
 ]

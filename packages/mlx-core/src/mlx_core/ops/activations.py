@@ -41,7 +41,7 @@ def polynomial(coefficients: tuple[float, ...], x: mx.array) -> mx.array:
 
 
 def rounded(x: mx.array) -> mx.array:
-    """X to the nearest whole number, |x| < 2^22: beyond 2^23 float32 has no others."""
+    """The nearest whole number to x, |x| < 2^22: beyond 2^23 float32 has no others."""
     return (x + 1.5 * 2**23) - 1.5 * 2**23
 
 
@@ -148,9 +148,20 @@ def gelu_tanh(x: mx.array) -> mx.array:
 
 @_in_blocks
 def mish(x: mx.array) -> mx.array:
-    """X tanh(log(1 + e^x)) (https://arxiv.org/abs/1908.08681)."""
+    """`x tanh(log(1 + e^x))` (https://arxiv.org/abs/1908.08681)."""
     if not as_polynomials(x):
         return nn.mish(x)
     e = power_of_two(mx.minimum(x, 20.0) * (1 / math.log(2)))  # beyond, it is x
     share = e * (e + 2)
     return x * (share / (share + 2))
+
+
+ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+}
+"""Activations by the names that configurations have for them (`hidden_act`)."""

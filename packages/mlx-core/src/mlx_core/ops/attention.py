@@ -7,7 +7,7 @@ key), or a boolean array that is true where a key is visible.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import mlx.core as mx
 
@@ -16,8 +16,13 @@ from ..errors import InputError
 from .activations import as_polynomials, power_of_two
 from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform
 
-if TYPE_CHECKING:
-    from ..cache import KeyValueCache, Mask
+Mask = mx.array | Literal["causal"] | None
+
+
+class MakesMask(Protocol):
+    """A cache, as far as masks are concerned."""
+
+    def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Mask: ...
 
 
 # Where exponentials are polynomials: scores that are worked on at once, which stay in a core's cache, and from how
@@ -53,7 +58,7 @@ def check_window(window_size: int | None) -> None:
 
 
 def create_attention_mask(
-    h: mx.array, cache: KeyValueCache | None = None, *, window_size: int | None = None, return_array: bool = False
+    h: mx.array, cache: MakesMask | None = None, *, window_size: int | None = None, return_array: bool = False
 ) -> Mask:
     """The mask for the tokens of `h`, asked before their keys are appended to `cache`.
 
@@ -72,18 +77,22 @@ def scaled_dot_product_attention(
     keys: MaybePacked,
     values: MaybePacked,
     *,
-    cache: KeyValueCache | None = None,
+    cache: object = None,
     scale: float,
     mask: Mask = None,
     sinks: mx.array | None = None,
+    softcap: float | None = None,
 ) -> mx.array:
     """softmax(scale * queries @ keys^T + mask) @ values, the softmax in fp32.
 
     queries `[B, H, L, D]`; keys `[B, H_kv, S, D]` and values `[B, H_kv, S, D_v]`, plain or packed, as
-    `cache.update_and_fetch` returns them, which says all that is needed of the cache; H_kv divides H. `sinks` `[H]`
-    are logits that take part in the softmax and have no value. Returns `[B, H, L, D_v]`.
+    `cache.update_and_fetch` returns them; H_kv divides H. `cache` isn't read: mlx-lm's callers pass it. `sinks` `[H]`
+    are logits that take part in the softmax and have no value; with `softcap` scores become
+    softcap * tanh(scores / softcap) before the mask. Returns `[B, H, L, D_v]`.
     """
     if isinstance(keys, mx.array) and isinstance(values, mx.array):
+        if softcap is not None:
+            return _by_definition(queries, keys, values, scale, mask, sinks, softcap)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
     if isinstance(keys, mx.array) or isinstance(values, mx.array):
         raise InputError("keys and values are both arrays or both packed, as a cache returns them.")
@@ -91,11 +100,11 @@ def scaled_dot_product_attention(
         queries = hadamard_transform(queries)
     # Of a chunk's scores the fused kernel keeps a tile at a time, where products with packed keys make them all.
     if queries.shape[2] == 1 and backend.current().attend_packed:
-        out = _attend_packed(queries, keys, values, scale, mask, sinks)
+        out = _by_definition(queries, keys, values, scale, mask, sinks, softcap)
     else:
         group_size, bits = _packing(keys, queries.shape[-1])
         k, v = (mx.dequantize(*held, group_size=group_size, bits=bits).astype(queries.dtype) for held in (keys, values))
-        out = mx.fast.scaled_dot_product_attention(queries, k, v, scale=scale, mask=mask, sinks=sinks)
+        out = scaled_dot_product_attention(queries, k, v, scale=scale, mask=mask, sinks=sinks, softcap=softcap)
     return hadamard_transform(out) if isinstance(values, HadamardPacked) else out
 
 
@@ -160,17 +169,30 @@ def _packing(keys: Packed, head_dim: int) -> tuple[int, int]:
     return head_dim // keys[1].shape[-1], keys[0].shape[-1] * 32 // head_dim
 
 
-def _attend_packed(
-    queries: mx.array, keys: Packed, values: Packed, scale: float, mask: Mask, sinks: mx.array | None
+def softcapped(x: mx.array, softcap: float) -> mx.array:
+    """Softcap * tanh(x / softcap), which keeps x within the cap (Gemma 2, https://arxiv.org/abs/2408.00118)."""
+    return mx.tanh(x / softcap) * softcap
+
+
+def _by_definition(
+    queries: mx.array,
+    keys: MaybePacked,
+    values: MaybePacked,
+    scale: float,
+    mask: Mask,
+    sinks: mx.array | None,
+    softcap: float | None,
 ) -> mx.array:
-    """The definition, with products that read packed keys and values."""
+    """The definition step by step, for what the fused kernels don't have: packed keys and values, softcaps."""
     B, H, L, D = queries.shape
-    group_size, bits = _packing(keys, D)
-    heads = keys[0].shape[1]
+    heads = (keys if isinstance(keys, mx.array) else keys.weight).shape[1]
+    packing = (0, 0) if isinstance(keys, mx.array) else _packing(keys, D)
     q = (queries * scale).reshape(B, heads, H // heads, L, D)
-    k, k_scales, k_biases = (part[:, :, None] for part in keys)  # [B, Hk, 1, S, ...]
-    v, v_scales, v_biases = (part[:, :, None] for part in values)
-    scores = mx.quantized_matmul(q, k, k_scales, k_biases, True, group_size, bits)  # [B, Hk, H / Hk, L, S]
+    scores = _product(q, keys, packing, transpose=True)  # [B, Hk, H / Hk, L, S]
+    if softcap is not None:
+        scores = softcapped(scores, softcap)
+    if mask == "causal":
+        mask = causal_mask(L, scores.shape[-1] - L, return_array=True)
     if isinstance(mask, mx.array):
         rows = mx.broadcast_to(mask, (B, H, L, mask.shape[-1])).reshape(B, heads, H // heads, L, -1)
         scores = mx.where(rows, scores, mx.finfo(scores.dtype).min) if mask.dtype == mx.bool_ else scores + rows
@@ -180,5 +202,14 @@ def _attend_packed(
     weights = mx.softmax(scores, axis=-1, precise=True)
     if sinks is not None:
         weights = weights[..., 1:]
-    out = mx.quantized_matmul(weights, v, v_scales, v_biases, False, group_size, bits)
-    return out.reshape(B, H, L, -1)
+    return _product(weights, values, packing, transpose=False).reshape(B, H, L, -1)
+
+
+def _product(x: mx.array, y: MaybePacked, packing: tuple[int, int], *, transpose: bool) -> mx.array:
+    """x `[B, Hk, G, L, ...]` times keys (transposed) or values `[B, Hk, S, D]`, plain or packed (group size, bits)."""
+    if isinstance(y, mx.array):
+        y = y[:, :, None]
+        return x @ (y.swapaxes(-1, -2) if transpose else y)
+    group_size, bits = packing
+    weight, scales, biases = (part[:, :, None] for part in y)  # [B, Hk, 1, S, ...]
+    return mx.quantized_matmul(x, weight, scales, biases, transpose, group_size, bits)

@@ -36,6 +36,9 @@ class ScriptedModel:
     It keeps positions in real caches, so a test sees what was fed to it (`fed`) and what a cache holds.
     """
 
+    context_length = None
+    requires_full_prefill = False
+
     def __init__(self, script: Sequence[int], prompt_length: int, vocab_size: int, n_layers: int = 2) -> None:
         self.script = list(script)
         self.prompt_length = prompt_length
