@@ -98,7 +98,6 @@ CASES: dict[str, Case] = {
             {"rope_theta": 100.0},
             {"query_pre_attn_scalar": 16},
             {"hidden_activation": "silu"},
-            {"hidden_activation": "gelu"},
         ),
     ),
     "gemma3_defaults": Case(
