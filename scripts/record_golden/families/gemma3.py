@@ -146,8 +146,13 @@ CASES: dict[str, Case] = {
     ),
     "gemma3_softcaps": Case(
         "gemma3_text",
-        {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 5.0, "sliding_window_pattern": 2},
-        "logits capped at 5; a cap of attention's, which both versions read and neither applies",
+        {
+            "attn_logit_softcapping": 0.5,
+            "final_logit_softcapping": 5.0,
+            "sliding_window_pattern": 2,
+            "tie_word_embeddings": False,
+        },
+        "logits capped at 5, a head of its own; a cap of attention's, which both versions read and neither applies",
         batch=2,
         unlike=({"final_logit_softcapping": None}, {"final_logit_softcapping": 6.0}),
     ),
@@ -159,7 +164,7 @@ CASES: dict[str, Case] = {
     ),
     "gemma3_multimodal": Case(
         "gemma3",
-        {"num_hidden_layers": 3, "sliding_window_pattern": 2, "rope_scaling": LINEAR},
+        {"num_hidden_layers": 5, "sliding_window_pattern": 2, "rope_scaling": LINEAR},
         "the checkpoint of a model that also sees: text_config, names, tensors of the vision tower",
         batch=2,
         length=40,

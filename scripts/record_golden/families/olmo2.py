@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from families import FOUR_BITS, MXFP4, NO_SCALING, TIED, Case, Config, Conversion, ModelType
+from families import FOUR_BITS, NO_SCALING, TIED, Case, Config, Conversion, ModelType
 
 MODEL_TYPES: dict[str, ModelType] = {
     "olmo2": ModelType(
@@ -46,7 +46,9 @@ CASES: dict[str, Case] = {
 CONVERSIONS: dict[str, Conversion] = {
     "olmo2_bf16": Conversion("olmo2"),
     "olmo2_4bit": Conversion("olmo2", FOUR_BITS, TIED),
-    "olmo2_mxfp4": Conversion("olmo2", MXFP4),
+    # Not mxfp4: mlx-lm's embedding is then bfloat16 whatever the rest is, and the first projection has no norm before it
+    # that would make it float32.
+    "olmo2_mixed_3_6": Conversion("olmo2", {"quantize": True, "quant_predicate": "mixed_3_6"}),
 }
 
 OLMO2: Config = {

@@ -26,6 +26,9 @@ _PACKAGES = {
     "glm4": "glm4-mlx",
     "glm4_moe": "glm4-moe-mlx",
     "mixtral": "mixtral-mlx",
+    "olmo2": "olmo2-mlx",
+    "gemma3_text": "gemma3-mlx",
+    "gemma3": "gemma3-mlx",
 }
 
 
