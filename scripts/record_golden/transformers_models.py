@@ -180,9 +180,13 @@ def record_io(name: str, case: Case, spec: ModelType, model: Any) -> Tensors:
     return {"tokens": tokens, "logits": logits, "greedy_prompt": prompt, "greedy": continuation}
 
 
-def read_weights(folder: Path) -> Tensors:
-    """All tensors of the checkpoint in a folder."""
-    return {name: tensor for path in folder.glob("model*.safetensors") for name, tensor in load_file(path).items()}
+def read_weights(folder: Path, spec: ModelType) -> Tensors:
+    """All tensors of the checkpoint in a folder, under the names that they are drawn by."""
+    return {
+        spec.drawn_name(name): tensor
+        for path in folder.glob("model*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
 
 
 def reload_difference(weights: list[Path], config: Path, io: Tensors) -> float:
@@ -214,7 +218,7 @@ def record(name: str, case: Case, spec: ModelType, out: Path) -> Config:
             file = Path(saved) / "model.safetensors"
             save_file({**load_file(file), **case.extra_tensors(config)}, file, {"format": "pt"})
         shutil.copy(Path(saved) / "config.json", folder / f"config.v{major}.json")
-        written, found = read_weights(Path(saved)), read_weights(folder)
+        written, found = read_weights(Path(saved), spec), read_weights(folder, spec)
         if found:
             check(written.keys() == found.keys(), f"{name}: tensors {sorted(written.keys() ^ found.keys())} differ")
             check(all(np.array_equal(written[key], found[key]) for key in written), f"{name}: the weights differ")

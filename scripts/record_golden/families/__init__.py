@@ -97,7 +97,7 @@ class ModelType:
     one for each row of the projection; None: none, unless `use_qk_norm` says so), `qkv_bias` (always; else as
     `attention_bias` says), `mlp` (tensors between a layer's second norm and its end), `norm_offset` (added to a norm's
     weight before it multiplies), `drawn_as` (parts of names in checkpoints -> those under which tensors are drawn),
-    `publish` (puts the entries where config.json has them).
+    `publish` (puts the entries where config.json has them), `prefix` (of all names, in what mlx-lm converts).
     """
 
     architecture: str
@@ -111,6 +111,13 @@ class ModelType:
     norm_offset: float = 0.0
     drawn_as: Mapping[str, str] = field(default_factory=dict)
     publish: Callable[[Config], Config] = dict
+    prefix: str = ""
+
+    def drawn_name(self, name: str) -> str:
+        """The name under which a checkpoint's tensor is drawn."""
+        for theirs, ours in self.drawn_as.items():
+            name = name.replace(theirs, ours)
+        return name
 
     def shapes(self, config: Config) -> Shapes:
         """Name and shape of every tensor in the Hugging Face checkpoint of a configuration."""
@@ -135,7 +142,7 @@ class ModelType:
                     shapes[f"{layer}.self_attn.{name}_norm.weight"] = (width,)
             shapes[f"{layer}.self_attn.o_proj.weight"] = (hidden, heads * head_dim)
             shapes |= self.mlp(layer, index, config)
-        return shapes
+        return {self.prefix + name: shape for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -204,8 +211,7 @@ SEED = 2
 def draw(name: str, shape: tuple[int, ...], spec: ModelType | None = None) -> Floats:
     """The tensor that every checkpoint of transformers' cases holds under `name`, if it has this shape."""
     spec = spec or ModelType("")
-    for theirs, ours in spec.drawn_as.items():
-        name = name.replace(theirs, ours)
+    name = spec.drawn_name(name)
     rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         return (rng.uniform(1.0, 2.0, shape) - spec.norm_offset).astype(np.float32)

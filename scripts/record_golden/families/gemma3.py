@@ -78,8 +78,13 @@ MODEL_TYPES: dict[str, ModelType] = {
         TEXT,
         architecture="Gemma3ForConditionalGeneration",
         # The same tensors as in `gemma3_text`, whatever the checkpoint and both versions call them.
-        drawn_as={"model.language_model.": "model.", "language_model.model.": "model.", "language_model.lm_": "lm_"},
+        drawn_as={
+            "model.language_model.": "model.",
+            "language_model.model.": "model.",
+            "vision_tower.vision_model.": "vision_tower.",
+        },
         publish=multimodal,
+        prefix="language_model.",
     ),
 }
 
@@ -175,6 +180,9 @@ CASES: dict[str, Case] = {
 CONVERSIONS: dict[str, Conversion] = {
     "gemma3_bf16": Conversion("gemma3_text"),
     "gemma3_4bit": Conversion("gemma3_text", FOUR_BITS),
+    "gemma3_multimodal_mixed_3_6": Conversion(
+        "gemma3", {"quantize": True, "quant_predicate": "mixed_3_6"}, {"vocab_size": 256}
+    ),
     "gemma3_mxfp4": Conversion("gemma3_text", MXFP4, {"tie_word_embeddings": False}),
 }
 

@@ -1,42 +1,140 @@
-"""Gemma 3: a Llama so far. Say here in a line what distinguishes it, and below how.
+"""Gemma 3: most layers see a window, every sixth everything, and each kind has a RoPE of its own.
 
-Paper: (its address). Reference: transformers 4.57.6 and 5.23.0, `models/gemma3`.
+- Norms multiply by 1 + weight, stand on both sides of attention and MLP, and over each head of queries and keys.
+- Embeddings are multiplied by the square root of `hidden_size`; the head is the embedding.
+- Scores are divided by the square root of `query_pre_attn_scalar`; the MLP is gated by GELU's tanh form.
+- RoPE is scaled only in layers that see everything; the others have the base `rope_local_base_freq`.
+
+Checkpoints of models that also see (`gemma3`) hold the same language model inside; what sees is left out.
+`attn_logit_softcapping` is in the configuration's class, but no version of the reference applies it.
+
+Paper: https://arxiv.org/abs/2503.19786. Reference: transformers 4.57.6 and 5.23.0, `models/gemma3`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from mlx_core.config import DecoderConfig
-from mlx_core.models import Attention, CausalLM, DecoderLayer, GatedMLP
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_core.config import DecoderConfig, rope_parameters
+from mlx_core.errors import ConfigError
+from mlx_core.models import Attention, CausalLM, DecoderLayer, GatedMLP, Norms, ZeroCenteredRMSNorm
+
+NORMS = Norms("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+VISION_KEYS = ("text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(DecoderConfig):
-    """config.json of a Gemma 3 checkpoint."""
+    """config.json of a Gemma 3 checkpoint, of text alone or with vision."""
 
-    # The keys that DecoderConfig lacks or gives another default, in the checkpoint's order with transformers' defaults.
-    # `norm` makes every norm: override it if the family's is no RMSNorm.
+    vocab_size: int = 262208
+    hidden_size: int = 2304
+    intermediate_size: int = 9216
+    num_hidden_layers: int = 26
+    num_attention_heads: int = 8
+    num_key_value_heads: int | None = 4
+    head_dim: int | None = 256
+    hidden_act: str = "gelu_pytorch_tanh"
+    max_position_embeddings: int = 131072
+    tie_word_embeddings: bool = True
+    attention_bias: bool = False
+    query_pre_attn_scalar: float = 256.0
+    sliding_window: int | None = 4096
+    sliding_window_pattern: int = 6
+    final_logit_softcapping: float | None = None
+    rope_local_base_freq: float = 10_000.0
+    use_bidirectional_attention: bool = False
+
+    default_rope_theta: ClassVar[float] = 1_000_000.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("query_pre_attn_scalar", "sliding_window_pattern", "final_logit_softcapping"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ConfigError(f"config.json's {name!r} must be positive; found {value}.")
+        if self.use_bidirectional_attention:
+            raise ConfigError("this Gemma 3 attends in both directions: it embeds texts, and generates none.")
+
+    @classmethod
+    def canonical(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The language model's entries at the top, in transformers 4's layout beside 5's, since mlx-lm reads that one."""
+        text = config.get("text_config") or {}
+        nested = {**config, **text}.get("rope_parameters") or {}
+        if not isinstance(text, Mapping) or not isinstance(nested, Mapping):
+            raise ConfigError("config.json's text_config and rope_parameters must be objects.")
+        flat = {key: value for key, value in {**config, **text}.items() if key not in VISION_KEYS}
+        if text:
+            flat |= {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]}
+        flat["hidden_act"] = flat.get("hidden_activation")  # the reference reads no other
+        for name, layer_type in (("rope_theta", "full_attention"), ("rope_local_base_freq", "sliding_attention")):
+            flat[name] = (nested.get(layer_type) or {}).get("rope_theta", flat.get(name))
+        if (scaled := nested.get("full_attention") or {}).get("rope_type", "default") != "default":
+            flat["rope_scaling"] = scaled
+        if "full_attention" in (types := flat.get("layer_types") or ()):
+            flat["sliding_window_pattern"] = types.index("full_attention") + 1
+        return {key: value for key, value in flat.items() if value is not None}
+
+    def norm(self, dims: int) -> nn.Module:
+        return ZeroCenteredRMSNorm(dims, self.rms_norm_eps)
+
+    def rope_settings(self, layer_type: str | None = None) -> dict[str, Any]:
+        if layer_type != "sliding_attention":
+            return super().rope_settings(layer_type)
+        nested = (self.rope_parameters or {}).get(layer_type)
+        return rope_parameters({"rope_theta": self.rope_local_base_freq, "rope_parameters": nested})
+
+    def layer_type(self, layer: int) -> str:
+        """By `layer_types`, or where there are none by `sliding_window_pattern`."""
+        if self.layer_types is not None:
+            return self.layer_types[layer]
+        return "sliding_attention" if (layer + 1) % self.sliding_window_pattern else "full_attention"
 
 
 class Model(CausalLM):
     """Gemma 3 for causal language modelling."""
 
     def __init__(self, config: ModelConfig) -> None:
-        rope = config.rope()  # traditional=True where it rotates neighbours; rope(layer_type) where layers differ
+        ropes = {layer_type: config.rope(layer_type) for layer_type in ("full_attention", "sliding_attention")}
         super().__init__(
             config,
             [
                 DecoderLayer(
                     config,
-                    # Biases, norms of queries and keys, a window, another scale: Attention's options.
-                    Attention(config, rope),
-                    # Experts instead: mlx_core.models.SoftmaxMoE, or a SparseMoE with a router of the family's own.
+                    Attention(
+                        config,
+                        ropes[config.layer_type(i)],
+                        window=config.sliding_window if config.layer_type(i) == "sliding_attention" else None,
+                        qkv_bias=config.attention_bias,
+                        output_bias=config.attention_bias,
+                        qk_norm="head",
+                        scale=config.query_pre_attn_scalar**-0.5,
+                    ),
                     GatedMLP(config.hidden_size, config.intermediate_size, activation=config.hidden_act),
-                    # norms=Norms(...) where they stand elsewhere, or checkpoints name them otherwise
+                    norms=NORMS,
                 )
-                for _ in range(config.num_hidden_layers)
+                for i in range(config.num_hidden_layers)
             ],
+            embedding_scale=config.hidden_size**0.5,
+            logits_softcap=config.final_logit_softcapping,
         )
 
-    # sanitize(weights), where checkpoints name or lay out tensors otherwise than these modules.
+    def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        """The language model's tensors, by the names that they have where it stands alone."""
+        vision = {name for name in weights if re.match(r"(model\.)?(vision_tower|multi_modal_projector)\.", name)}
+        if vision:
+            self.load_note = f"the vision tower and its projector ({len(vision)} tensors) are left out"
+        return super().sanitize(
+            {
+                re.sub(r"^(language_model\.model|model\.language_model)\.", "model.", name).removeprefix(
+                    "language_model."
+                ): value
+                for name, value in weights.items()
+                if name not in vision
+            }
+        )
