@@ -176,7 +176,7 @@ def test_weights_that_dont_fit_are_refused(asr_case):
     without = {key: value for key, value in case.weights.items() if key != "decoder.output_layer.weight"}
     with pytest.raises(WeightsError, match=r"decoder\.output_layer\.weight"):
         Paraformer.from_state_dict(case.config, without)
-    with pytest.raises(WeightsError, match=r"have no place in it: predictor\.blstm"):
+    with pytest.raises(WeightsError, match=r"have no place in the model: predictor\.blstm"):
         Paraformer.from_state_dict(case.config, asr_case("bicif").weights)
     with pytest.raises(ConfigError, match="CifPredictorV3"):
         BiCifParaformer.from_state_dict(case.config, case.weights)

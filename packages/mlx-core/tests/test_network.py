@@ -133,9 +133,9 @@ def test_numpy_s_wide_numbers_become_float32():
     ("change", "message"),
     [
         ({"conv.bias": None}, r"1 tensors are missing: conv\.bias"),
-        ({"more": np.zeros(2, np.float32)}, r"1 tensors have no place in it: more"),
+        ({"more": np.zeros(2, np.float32)}, r"1 tensors have no place in the model: more"),
         ({"conv.weight": np.zeros((6, 5, 2), np.float32)}, r"'conv.weight' has shape \(6, 5, 2\).*\(6, 2, 5\)"),
-        ({"linear.bias": np.zeros(8, np.int32)}, r"'linear.bias' is .*int32; expected .*float32"),
+        ({"linear.bias": np.zeros(8, np.int32)}, r"'linear.bias' is .*int32; expected a floating-point dtype"),
         ({"linear.bias": [0.0] * 8}, r"linear\.bias is a list"),
         ({"linear.bias": np.array(["x"] * 8)}, r"linear\.bias is a ndarray"),
     ],
@@ -148,7 +148,7 @@ def test_tensors_that_do_not_fit(change, message):
 
 @pytest.mark.parametrize("width", ["wide", -1, 2.5])
 def test_configurations_that_cannot_be_built(width):
-    with pytest.raises(ConfigError, match="describes no small"):
+    with pytest.raises(ConfigError, match="the small configuration describes no model"):
         Small.from_state_dict({"width": width}, draw())
 
 
@@ -198,7 +198,7 @@ def test_weight_norm_that_is_incomplete(gain, direction):
         Small.from_state_dict({}, {**weights, f"conv.{gain}": g})
     with pytest.raises(WeightsError, match="doesn't fit"):
         Small.from_state_dict({}, {**weights, **named, f"conv.{gain}": np.ones((5, 1, 1), np.float32)})
-    with pytest.raises(WeightsError, match="no place in it"):
+    with pytest.raises(WeightsError, match="no place in the model"):
         Small.from_state_dict({}, {**weights, f"conv.{direction}": v, "conv.weight": v})
 
 

@@ -1,6 +1,6 @@
-"""GLM-4 (0414): norms on both sides of attention and MLP, and a rope that turns neighbours in half of each head.
+"""GLM-4 (0414): norms on both sides of attention and MLP, and RoPE that rotates neighbours in half of each head.
 
-The rope turns the first `head_dim * partial_rotary_factor` dimensions in pairs (0, 1), (2, 3) ...; queries, keys and
+RoPE rotates the first `head_dim * partial_rotary_factor` dimensions in pairs (0, 1), (2, 3) ...; queries, keys and
 values have biases if `attention_bias` says so, the output never has; gate and up are one matrix in checkpoints.
 
 Paper: https://arxiv.org/abs/2406.12793. Reference: transformers 4.57.6 and 5.23.0, `models/glm4`.

@@ -3,7 +3,7 @@
 The first `first_k_dense_replace` layers are dense. In the others each token goes through the shared experts, which are
 one MLP, and through `num_experts_per_tok` of the routed ones. The router computes in fp32: scores are sigmoids; a bias
 is added for choosing alone; with several groups of experts only the `topk_group` best take part, a group counting
-for the sum of its two best scores; the weights are the scores without the bias. The rope turns half of each head;
+for the sum of its two best scores; the weights are the scores without the bias. RoPE rotates half of each head;
 queries and keys are normed if `use_qk_norm`. Released files also hold a layer that predicts further tokens, which is
 left out.
 
@@ -14,13 +14,14 @@ experts outside the best groups a score of 0 rather than none, which differs whe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_core.config import DecoderConfig
+from mlx_core.engines import LinearPlan, MoEPlan, RouterPlan
 from mlx_core.errors import ConfigError
 from mlx_core.models import (
     Attention,
@@ -107,6 +108,22 @@ class Router(nn.Module):
             weights = weights / (weights.sum(axis=-1, keepdims=True) + 1e-20)  # scores may all be zero
         return experts, weights * config.routed_scaling_factor
 
+    def plan(self, path: str) -> RouterPlan:
+        """The router as data."""
+        config = self.config
+        return RouterPlan(
+            LinearPlan(path, config.hidden_size, config.n_routed_experts),
+            "sigmoid",
+            config.num_experts_per_tok,
+            config.norm_topk_prob,
+            eps=1e-20,
+            scale=config.routed_scaling_factor,
+            bias=f"{path}.e_score_correction_bias",
+            n_groups=config.n_group,
+            top_groups=config.topk_group,
+            fp32_gate=True,
+        )
+
 
 class SharedAndRoutedMoE(SparseMoE):
     """Routed experts, and the shared ones that every token goes through."""
@@ -121,6 +138,9 @@ class SharedAndRoutedMoE(SparseMoE):
 
     def __call__(self, x: mx.array) -> mx.array:
         return super().__call__(x) + self.shared_experts(x)
+
+    def plan(self, path: str) -> MoEPlan:
+        return replace(super().plan(path), shared=self.shared_experts.plan(f"{path}.shared_experts"))
 
 
 class Model(CausalLM):

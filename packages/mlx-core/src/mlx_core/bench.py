@@ -38,7 +38,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What a bench measured. `ratios` are ours over the peer's, round by round, as medians."""
+    """Measured speeds. `ratios` are ours over the peer's, round by round, as medians."""
 
     prompt_tokens: int
     generated_tokens: int

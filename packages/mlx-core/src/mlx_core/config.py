@@ -281,7 +281,7 @@ QUANTIZATION_MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class LayerQuantization:
-    """How one layer's weight is packed."""
+    """The packing of one layer's weight."""
 
     group_size: int
     bits: int
@@ -339,7 +339,7 @@ class QuantizationConfig:
         return cls(default, overrides)
 
     def for_path(self, path: str) -> LayerQuantization | None:
-        """How the module at `path` is packed where it is packed at all; None where the table says that it isn't.
+        """The packing of the module at `path` where it is packed at all; None where the table says that it isn't.
 
         A language model inside a larger one is `language_model` in its table.
         """

@@ -10,6 +10,7 @@
     ├── CacheError         ValueError         keys and values that don't fit a cache
     ├── ConversionError    ValueError         a checkpoint that can't be converted or written
     ├── AudioError         ValueError         samples and sound files
+    ├── EngineError        RuntimeError       an engine that can't run a model
     └── BackendError       RuntimeError       the device can't do what was asked
         └── MissingBackendError     ImportError         MLX has no libmlx for this platform
 
@@ -58,6 +59,10 @@ class ConversionError(MLXCoreError, ValueError):
 
 class AudioError(MLXCoreError, ValueError):
     """Samples or a sound file that can't be used."""
+
+
+class EngineError(MLXCoreError, RuntimeError):
+    """An engine that can't run a model, or a block that can't be described to one."""
 
 
 class BackendError(MLXCoreError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Qwen3: per-head RMSNorm of queries and keys before the rope, a head_dim of its own, no biases by default.
+"""Qwen3: per-head RMSNorm of queries and keys before RoPE, a head_dim of its own, no biases by default.
 
 Windows as in Qwen2. Paper: https://arxiv.org/abs/2505.09388. Reference: transformers 4.57.6 and 5.23.0, `models/qwen3`.
 """

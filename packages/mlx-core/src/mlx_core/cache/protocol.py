@@ -57,7 +57,7 @@ class KeyValueCache(Protocol):
 
     @property
     def meta_state(self) -> tuple[str, ...]:
-        """What `from_state` needs beside the arrays, as strings (safetensors metadata)."""
+        """The strings that `from_state` needs beside the arrays (safetensors metadata)."""
         ...
 
     @classmethod

@@ -315,7 +315,7 @@ def _special(info: Mapping[str, str]) -> dict[str, str]:
 
 
 def _plain(array: mx.array, kind: str) -> int | float | bool | str | None:
-    """What an array of the newer format stands for."""
+    """The entry that an array of the newer format stands for."""
     if kind == "none":
         return None
     if kind == "scalar" and array.ndim == 0:

@@ -1,4 +1,4 @@
-"""How a cache holds its tokens: as they come, or packed.
+"""Storages of tokens: as they come, or packed.
 
 Either way a cache keeps planes, arrays `[B, n_kv_heads, tokens, ...]` whose third axis counts tokens, so that the kinds
 of cache slice, join and overwrite tokens without knowing what they look like inside.
@@ -24,7 +24,7 @@ class Storage:
 
     @property
     def meta(self) -> tuple[str, ...]:
-        """What says how tokens are held, as strings."""
+        """The storage's settings, as strings."""
         return ()
 
     def pack(self, keys: mx.array, values: mx.array) -> Planes:

@@ -1,8 +1,39 @@
-"""Engines: who executes a model, and the protocol of language models that generation runs."""
+"""Engines: who executes a model, the plans that they execute, and the protocol of language models."""
 
 from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
-from .protocol import LanguageModel
+from .plan import (
+    AttentionPlan,
+    DecoderPlan,
+    LayerPlan,
+    LinearPlan,
+    MLPPlan,
+    MoEPlan,
+    NormPlan,
+    RouterPlan,
+    Shard,
+    describe,
+)
+from .protocol import Engine, LanguageModel
+from .selection import ENGINE_VARIABLE, MLXEngine, engine_names, register_engine, select_engine
 
-__all__ = ["LanguageModel"]
+__all__ = [
+    "ENGINE_VARIABLE",
+    "AttentionPlan",
+    "DecoderPlan",
+    "Engine",
+    "LanguageModel",
+    "LayerPlan",
+    "LinearPlan",
+    "MLPPlan",
+    "MLXEngine",
+    "MoEPlan",
+    "NormPlan",
+    "RouterPlan",
+    "Shard",
+    "describe",
+    "engine_names",
+    "register_engine",
+    "select_engine",
+]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..cache import KeyValueCache
+from .plan import DecoderPlan
 
 
 @runtime_checkable
@@ -35,4 +37,34 @@ class LanguageModel(Protocol):
 
     def make_cache(self) -> list[KeyValueCache]:
         """One empty cache per layer."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """An executor of plans. It never changes results beyond the dtype that was asked for."""
+
+    @property
+    def name(self) -> str:
+        """The name by which users ask for it: "mlx", "cpu", "cuda"."""
+        ...
+
+    @property
+    def automatic(self) -> bool:
+        """Whether it is chosen unasked on this machine: only where it was measured to win on machines of its kind."""
+        ...
+
+    def refuses(self, plan: DecoderPlan, weights: Mapping[str, mx.array]) -> str | None:
+        """The reason why this engine can't run a model, None if it can.
+
+        weights: the model's, by the names that the plan has for them; lazy perhaps, so shapes and dtypes are what counts.
+        """
+        ...
+
+    def decoder(self, model: LanguageModel, plan: DecoderPlan) -> LanguageModel:
+        """The model as this engine runs it. Its caches are core caches."""
+        ...
+
+    def linear(self, layer: nn.Module) -> nn.Module:
+        """A linear layer of a network that is no decoder, as this engine multiplies by it; itself where it has no better."""
         ...

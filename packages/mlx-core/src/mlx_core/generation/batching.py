@@ -79,7 +79,7 @@ class BatchGenerate:
         self._make_cache = make_cache or model.make_cache
         self._step_size = prefill_step_size
         self._on_progress = on_progress
-        # A rope that depends on the length of the sequence knows but one length.
+        # RoPE that depends on the length of the sequence knows only one length.
         self._groups = self._grouped(1 if model.requires_full_prefill else batch_size)
         self._widths = [max(len(self.answers[i].prompt) for i in group) * len(group) for group in self._groups]
         self._chunks = self._run()

@@ -1,4 +1,4 @@
-"""What one prompt asks for, and how far its answer is: shared by single, speculative and batched generation."""
+"""One request and the state of its answer: shared by single, speculative and batched generation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Prompt = str | Sequence[int] | mx.array
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """What a generation has done so far. Times in seconds; rates in tokens per second, 0 while there is nothing to
+    """The figures of a generation so far. Times in seconds; rates in tokens per second, 0 while there is nothing to
     divide.
 
     `cached_tokens` were in the cache already; `prompt_tokens` were not. The first token counts as prefill, which ends
@@ -251,7 +251,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _room(model: LanguageModel, cached: int, prompt: int) -> int:
-    """How many tokens still fit the model's context after the prompt."""
+    """The number of tokens that still fit the model's context after the prompt."""
     context = model.context_length
     if context is None:
         return 2**62

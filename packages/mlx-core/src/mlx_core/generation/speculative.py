@@ -30,7 +30,7 @@ class Proposer(Protocol):
     """A draft at work on one answer."""
 
     def propose(self, history: Sequence[int], limit: int, sampler: RequestSampler) -> mx.array:
-        """What may come after `history`, which holds the prompt and the answer so far: token ids `[n]` int32, n from 0
+        """Guess what follows `history`, which holds the prompt and the answer so far: token ids `[n]` int32, n from 0
         to `limit`, which is 1 or more. `sampler`: as the model's own will be at the first of them; it may be used up.
         """
         ...

@@ -3,18 +3,11 @@
 from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
-from .checkpoint_module import (
-    Array,
-    CheckpointModule,
-    Conv1d,
-    Conv2d,
-    ConvTranspose1d,
-    check_sizes,
-    fold_weight_norm,
-    sizes,
-)
+from .checkpoint_module import Array, CheckpointModule, check_sizes, fold_weight_norm, sizes
 from .conversion import convert_model, save_model
+from .convolutions import Conv1d, Conv2d, ConvTranspose1d
 from .experts import RoutedExperts, SoftmaxMoE, SparseMoE, stack_experts, top_k_indices
+from .filling import LoadReport, preserved_random_state
 from .layers import (
     Attention,
     CausalLM,
@@ -26,7 +19,7 @@ from .layers import (
     Norms,
     ZeroCenteredRMSNorm,
 )
-from .loading import load, load_model, preserved_random_state
+from .loading import load, load_model
 from .projections import fuse_projections, named_parameters, split_parameters
 from .quantization import RECIPES, quantize_model
 from .registry import find_architecture, installed_model_types
@@ -43,6 +36,7 @@ __all__ = [
     "DecoderLayer",
     "GatedMLP",
     "JoinedMLP",
+    "LoadReport",
     "ModelInput",
     "ModelOutput",
     "Norms",

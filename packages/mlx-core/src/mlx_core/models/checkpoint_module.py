@@ -1,6 +1,6 @@
-"""What networks other than decoders share: weights under a checkpoint's own names and in its own layouts.
+"""Modules other than decoders that checkpoints fill, under the checkpoint's own names and in its own layouts.
 
-A network is an `mlx.nn.Module` whose paths are the checkpoint's names. Between the two lie a few rules, applied once,
+A `CheckpointModule` is an `mlx.nn.Module` whose paths are the checkpoint's names. Between the two lie a few rules, applied once,
 at load: weight norm is folded, convolutions get MLX's channels-last layout, training's leftovers are dropped. What
 `state_dict` gives keeps the checkpoint's layouts, so there is one way in for released files, our folders and state
 dicts.
@@ -8,11 +8,12 @@ dicts.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,87 +22,16 @@ import numpy.typing as npt
 
 from .. import backend
 from ..checkpoints import load_weights, new_folder, write_config, write_weights
-from ..config import LayerQuantization, QuantizationConfig, parse_dtype, read_json
-from ..errors import ConfigError, ConversionError, MissingCheckpointError, MLXCoreError, WeightsError
-from ..ops import conv1d, conv2d, conv_transpose1d
-from .conversion import quantization_table
-from .loading import preserved_random_state
+from ..config import QuantizationConfig, parse_dtype, read_json
+from ..errors import ConfigError, ConversionError, MissingCheckpointError, WeightsError
+from .filling import LoadReport, build, fill, inverse, layouts
 from .projections import named_parameters
+from .quantization import quantization_table
 
 Array = mx.array | npt.NDArray[Any]
 
-_N = TypeVar("_N", bound="CheckpointModule")
-
 # The two spellings of weight norm: gain and direction.
 _WEIGHT_NORM = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
-
-
-class Conv1d(nn.Module):
-    """`[B, L, I] -> [B, L_out, O]`; without `bias` where the checkpoint has none. Zero until it is filled."""
-
-    checkpoint_axes: ClassVar[tuple[int, ...]] = (0, 2, 1)  # [O, I, K] -> [O, K, I]
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.weight = mx.zeros((outputs, kernel, inputs // groups))
-        if bias:
-            self.bias = mx.zeros((outputs,))
-        self._options = (stride, padding, dilation, groups)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y = conv1d(x, self.weight, *self._options)
-        return y + self.bias if "bias" in self else y
-
-    def windows(self, x: mx.array) -> mx.array:
-        """What the kernel meets in one channel without padding: `[B, L, 1] -> [B, L_out, K]`."""
-        B, L, _ = x.shape
-        kernel, stride = self.weight.shape[1], self._options[0]
-        return mx.as_strided(mx.contiguous(x), (B, (L - kernel) // stride + 1, kernel), (L, stride, 1))
-
-
-class ConvTranspose1d(nn.Module):
-    """`[B, L, I] -> [B, (L - 1) stride + kernel - 2 padding, O]`."""
-
-    checkpoint_axes: ClassVar[tuple[int, ...]] = (1, 2, 0)  # [I, O, K] -> [O, K, I]
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int, padding: int) -> None:
-        super().__init__()
-        self.weight = mx.zeros((outputs, kernel, inputs))
-        self.bias = mx.zeros((outputs,))
-        self._options = (stride, padding)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return conv_transpose1d(x, self.weight, *self._options) + self.bias
-
-
-class Conv2d(nn.Module):
-    """`[B, H, W, I] -> [B, H_out, W_out, O]`."""
-
-    checkpoint_axes: ClassVar[tuple[int, ...]] = (0, 2, 3, 1)  # [O, I, KH, KW] -> [O, KH, KW, I]
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool = True
-    ) -> None:
-        super().__init__()
-        self.weight = mx.zeros((outputs, kernel, kernel, inputs))
-        if bias:
-            self.bias = mx.zeros((outputs,))
-        self._options = (stride, padding)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y = conv2d(x, self.weight, *self._options)
-        return y + self.bias if "bias" in self else y
 
 
 class CheckpointModule(nn.Module):
@@ -117,6 +47,7 @@ class CheckpointModule(nn.Module):
     """Which linear layers, by path, `quantize` packs; None: it packs none."""
     checkpoint_config: dict[str, Any]
     """The configuration as the checkpoint has it."""
+    load_report: LoadReport
 
     @classmethod
     def build(cls, config: Mapping[str, Any], weights: Mapping[str, mx.array]) -> Self:
@@ -149,18 +80,18 @@ class CheckpointModule(nn.Module):
         arrays = {name: _array(name, value) for name, value in weights.items()}
         arrays = fold_weight_norm({name: value for name, value in arrays.items() if not cls.unused.match(name)})
         checked = {} if config is None else dict(config)
-        network = _built(cls, checked, arrays)
-        arrays = network.sanitize(arrays)
+        network = build(lambda: cls.build(checked, arrays), f"the {cls.model_type} configuration")
         network.checkpoint_config = checked
-        table = QuantizationConfig.from_config(checked)
-        if table is not None:
-            if wants.keep_packed if keep_packed is None else keep_packed:
-                _pack(network, arrays, table)
-            else:
-                arrays = _unpacked(arrays, table)
-        target = parse_dtype(dtype) or wants.compute_dtype
-        _fill(network, arrays, target)
-        network.eval()
+        network.load_report = LoadReport(f"the {cls.model_type} checkpoint")
+        fill(
+            network,
+            network.sanitize(arrays),
+            network.load_report,
+            quantization=QuantizationConfig.from_config(checked),
+            dtype=parse_dtype(dtype) or wants.compute_dtype,
+            keep_packed=wants.keep_packed if keep_packed is None else keep_packed,
+            dequantize_limit_bytes=math.inf if keep_packed is False else wants.dequantize_limit_bytes,
+        )
         if not lazy:
             mx.eval(network.parameters())
         return network
@@ -188,9 +119,9 @@ class CheckpointModule(nn.Module):
 
     def state_dict(self) -> dict[str, mx.array]:
         """The weights by name in the checkpoint's layouts, weight norm folded; `from_state_dict` takes them."""
-        layouts = _layouts(self)
+        axes = layouts(self)
         return {
-            name: value.transpose(_inverse(layouts[name])) if name in layouts else value
+            name: value.transpose(inverse(axes[name])) if name in axes else value
             for name, value in named_parameters(self).items()
         }
 
@@ -274,90 +205,3 @@ def _array(name: str, value: Array) -> mx.array:
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         raise WeightsError(f"{name} is a {type(value).__name__}; expected an mx.array or a NumPy array of numbers.")
     return mx.array(value.astype(np.float32) if value.dtype == np.float64 else value)
-
-
-def _built(cls: type[_N], config: dict[str, Any], weights: Mapping[str, mx.array]) -> _N:
-    try:
-        with preserved_random_state():
-            return cls.build(config, weights)
-    except MLXCoreError:
-        raise
-    except Exception as error:  # whatever MLX and Python raise for sizes that make no array
-        raise ConfigError(
-            f"the configuration describes no {cls.model_type} that can be built: {type(error).__name__}: {error}."
-        ) from error
-
-
-def _layouts(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """For each weight of a convolution the axes that take the checkpoint's layout to MLX's."""
-    return {
-        f"{path}.weight": module.checkpoint_axes
-        for path, module in network.named_modules()
-        if hasattr(module, "checkpoint_axes")
-    }
-
-
-def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(axes.index(i) for i in range(len(axes)))
-
-
-def _fill(network: CheckpointModule, weights: dict[str, mx.array], dtype: mx.Dtype | None) -> None:
-    """Load the weights. Raises WeightsError unless names and shapes are exactly the network's."""
-    layouts, filled = _layouts(network), {}
-    expected = named_parameters(network)
-    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or unknown:
-        parts = (
-            f"{len(names)} tensors {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
-            for what, names in (("are missing", missing), ("have no place in it", unknown))
-            if names
-        )
-        raise WeightsError(f"the checkpoint doesn't fit a {network.model_type}: {'; '.join(parts)}.")
-    for name, like in expected.items():
-        value, axes = weights[name], layouts.get(name)
-        shape = tuple(like.shape) if axes is None else tuple(like.shape[i] for i in _inverse(axes))
-        if tuple(value.shape) != shape:
-            raise WeightsError(
-                f"tensor {name!r} has shape {tuple(value.shape)}; the configuration makes it {shape}. Configuration and "
-                "weights are of different models, or the file is damaged."
-            )
-        if mx.issubdtype(value.dtype, mx.floating) != mx.issubdtype(like.dtype, mx.floating):
-            raise WeightsError(f"tensor {name!r} is {value.dtype}; expected {like.dtype} or its like.")
-        if axes is not None:
-            value = mx.contiguous(value.transpose(axes))
-        filled[name] = value.astype(dtype) if dtype is not None and mx.issubdtype(value.dtype, mx.floating) else value
-    network.load_weights(list(filled.items()))
-
-
-def _packings(weights: Mapping[str, mx.array], table: QuantizationConfig) -> dict[str, LayerQuantization]:
-    """The packing of each layer that is packed in the checkpoint."""
-    packings = {}
-    for path in (name.removesuffix(".scales") for name in weights if name.endswith(".scales")):
-        packing = table.for_path(path)
-        if packing is None:
-            raise ConfigError(f"config.json says that {path} isn't quantised, but the checkpoint holds {path}.scales.")
-        packings[path] = packing
-    return packings
-
-
-def _pack(network: CheckpointModule, weights: Mapping[str, mx.array], table: QuantizationConfig) -> None:
-    packings = _packings(weights, table)
-    nn.quantize(
-        network,
-        class_predicate=lambda path, module: packings[path].to_dict() if path in packings else False,
-    )
-
-
-def _unpacked(weights: Mapping[str, mx.array], table: QuantizationConfig) -> dict[str, mx.array]:
-    result = dict(weights)
-    for path, packing in _packings(weights, table).items():
-        weight, scales = result.pop(f"{path}.weight", None), result.pop(f"{path}.scales")
-        biases = result.pop(f"{path}.biases", None)
-        if weight is None:
-            raise WeightsError(f"the checkpoint has {path}.scales but no {path}.weight.")
-        try:
-            full = mx.dequantize(weight, scales, biases, packing.group_size, packing.bits, packing.mode)
-        except (ValueError, RuntimeError) as error:
-            raise WeightsError(f"{path} isn't packed as config.json says ({packing.to_dict()}): {error}") from error
-        result[f"{path}.weight"] = full
-    return result

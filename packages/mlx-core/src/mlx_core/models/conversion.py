@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from ..checkpoints import MAX_SHARD_BYTES, OnBytes, WeightMapping, hub, new_folder, write_config, write_weights
 from ..checkpoints.weights import gguf_file
-from ..config import LayerQuantization
 from ..errors import ConversionError
 from ..text import load_tokenizer
+from .filling import LoadReport
 from .layers import CausalLM
-from .loading import Adapt, LoadReport, measure, open_model
-from .projections import FusedProjections, split_parameters
-from .quantization import Quantize, quantize_model
+from .loading import Adapt, open_model
+from .projections import split_parameters
+from .quantization import Quantize, quantization_table, quantize_model
 
 
 def save_model(
@@ -72,7 +71,7 @@ def convert_model(
                     "first (dequantize=True, --dequantize)."
                 )
             quantize_model(model, quantize)
-            measure(model)
+            report.measure(model)
         weights, config = split_parameters(model), saved_config(model, checkpoint.config)
         del model, checkpoint  # what has been written can go
         write_config(target, config)
@@ -107,33 +106,6 @@ def saved_config(model: CausalLM, config: Mapping[str, Any]) -> dict[str, Any]:
     if table := quantization_table(model):
         result["quantization"] = result["quantization_config"] = table
     return result
-
-
-def quantization_table(model: nn.Module) -> dict[str, Any]:
-    """The `quantization` entry that describes a model's packed layers; empty where there are none."""
-    layers: dict[str, dict[str, Any]] = {}
-    for path, module in model.named_modules():
-        if not all(hasattr(module, name) for name in ("group_size", "bits", "mode")):
-            continue
-        packing = LayerQuantization(module.group_size, module.bits, module.mode).to_dict()
-        for name in _saved_paths(model, path):
-            layers[name] = packing
-    if not layers:
-        return {}
-    packings = list(layers.values())
-    default = max(packings, key=packings.count)
-    return {**default, **{path: packing for path, packing in layers.items() if packing != default}}
-
-
-def _saved_paths(model: nn.Module, path: str) -> list[str]:
-    """The paths under which the layer at `path` is saved: those of its parts if it is fused."""
-    parent_path, _, name = path.rpartition(".")
-    parent: Any = model
-    for key in filter(None, parent_path.split(".")):
-        parent = parent[int(key)] if isinstance(parent, list) else parent[key]
-    if isinstance(parent, FusedProjections) and name == parent.fused_name:
-        return [f"{parent_path}.{part}" for part in parent.part_names]
-    return [path]
 
 
 # What a checkpoint holds beside weights and config.json that a tokenizer, or generation, reads.

@@ -11,14 +11,16 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..engines import MLPPlan, MoEPlan, RouterPlan, Shard, describe
 from ..errors import ConfigError, WeightsError
 from .layers import gated
-from .projections import FusedProjections
+from .projections import FusedProjections, linear_plan, planned
 
 # From this many routed rows on, sorting them by expert pays: each expert's weight is then read once.
 SORT_FROM = 64
 
 
+@planned
 class ExpertLinear(nn.Module):
     """One linear layer per expert, without bias."""
 
@@ -37,6 +39,7 @@ class ExpertLinear(nn.Module):
         return QuantizedExpertLinear(self.weight, group_size, bits, mode)
 
 
+@planned
 class QuantizedExpertLinear(nn.Module):
     """An ExpertLinear whose weights are packed."""
 
@@ -84,6 +87,7 @@ class RoutedExperts(FusedProjections):
     ) -> None:
         super().__init__()
         self.activation = activation
+        self.num_experts = num_experts
         self.local_experts = _local_experts(num_experts, local_experts)
         self.all_local = len(self.local_experts) == num_experts
         self.gate_proj = ExpertLinear(len(self.local_experts), hidden_size, intermediate_size)
@@ -97,6 +101,12 @@ class RoutedExperts(FusedProjections):
         here = (experts >= self.local_experts.start) & (experts < self.local_experts.stop)
         out = self._dispatch(x, mx.where(here, experts - self.local_experts.start, 0))
         return mx.where(here[..., None], out, mx.zeros_like(out))
+
+    def plan(self, path: str) -> MLPPlan:
+        """The experts that are here as data; `path` is their place in the model."""
+        shard = Shard("experts")
+        gate, up = self.part_plans(path, shard)
+        return MLPPlan(gate, up, linear_plan(self.down_proj, f"{path}.down_proj", shard), self.activation)
 
     def _dispatch(self, x: mx.array, experts: mx.array) -> mx.array:
         *leading, hidden = x.shape
@@ -151,6 +161,16 @@ class SparseMoE(nn.Module):
         experts, weights = self.route(x)
         return (self.switch_mlp(x, experts) * weights[..., None]).sum(axis=-2).astype(x.dtype)
 
+    def plan(self, path: str) -> MoEPlan:
+        """The layer as data; `path` is its place in the model. A block that overrides `route` overrides this too."""
+        return self._plan(path, describe(self.gate, f"{path}.gate", RouterPlan))
+
+    def _plan(self, path: str, router: RouterPlan) -> MoEPlan:
+        experts = self.switch_mlp
+        return MoEPlan(
+            router, experts.num_experts, describe(experts, f"{path}.switch_mlp", MLPPlan), experts.local_experts.start
+        )
+
 
 class SoftmaxMoE(SparseMoE):
     """A SparseMoE whose gate is a linear layer: the `top_k` best by its logits, weighted by their softmax.
@@ -184,6 +204,11 @@ class SoftmaxMoE(SparseMoE):
         if self.normalize:
             return experts, mx.softmax(chosen, axis=-1)
         return experts, mx.exp(chosen - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+    def plan(self, path: str) -> MoEPlan:
+        return self._plan(
+            path, RouterPlan(linear_plan(self.gate, f"{path}.gate"), "softmax", self.top_k, self.normalize)
+        )
 
 
 def top_k_indices(scores: mx.array, count: int) -> mx.array:

@@ -11,7 +11,7 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any, ClassVar, Literal, overload
 
 import mlx.core as mx
@@ -20,14 +20,15 @@ import mlx.nn as nn
 from .. import kernels
 from ..cache import KeyValueCache, KVCache, Mask, RotatingKVCache
 from ..config import DecoderConfig
+from ..engines import AttentionPlan, DecoderPlan, LayerPlan, MLPPlan, MoEPlan, NormPlan, Shard, describe
 from ..errors import CacheError, InputError
 from ..ops import ACTIVATIONS, RoPE, create_attention_mask, merge_heads, scaled_dot_product_attention, softcapped
-from .projections import FusedProjections
+from .projections import FusedProjections, linear_plan
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a language model takes where it is more than tokens: one of `tokens` `[B, L]` and `embeddings` `[B, L,
+    """A language model's input where it is more than tokens: one of `tokens` `[B, L]` and `embeddings` `[B, L,
     hidden]`.
     """
 
@@ -41,7 +42,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a language model gives for a ModelInput: `logits` `[B, L, V]`, `hidden_states` `[B, L, hidden]` after the
+    """A language model's output for a ModelInput: `logits` `[B, L, V]`, `hidden_states` `[B, L, hidden]` after the
     last norm.
     """
 
@@ -66,6 +67,14 @@ class ZeroCenteredRMSNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         return mx.fast.rms_norm(x, 1.0 + self.weight, self.eps)
+
+    def plan(self, path: str) -> NormPlan:
+        return NormPlan(path, self.eps, offset=1.0)
+
+
+def norm_plan(norm: nn.Module, path: str) -> NormPlan:
+    """A norm as data. Raises EngineError for one that can't be described."""
+    return NormPlan(path, norm.eps) if type(norm) is nn.RMSNorm else describe(norm, path, NormPlan)
 
 
 class Attention(FusedProjections):
@@ -128,6 +137,26 @@ class Attention(FusedProjections):
         out = attend(q, k, v, scale=self.scale, mask=mask, softcap=self.softcap)
         return self.o_proj(merge_heads(out))
 
+    def plan(self, path: str) -> AttentionPlan:
+        """The attention as data; `path` is its place in the model."""
+        q, k, v = self.part_plans(path, Shard("outputs", self.head_dim))
+        return AttentionPlan(
+            self.n_heads,
+            self.n_kv_heads,
+            self.head_dim,
+            self.scale,
+            q,
+            k,
+            v,
+            linear_plan(self.o_proj, f"{path}.o_proj", Shard("inputs", self.head_dim)),
+            self.rope.plan(),
+            q_norm=norm_plan(self.q_norm, f"{path}.q_norm") if self.qk_norm else None,
+            k_norm=norm_plan(self.k_norm, f"{path}.k_norm") if self.qk_norm else None,
+            norms_whole=self.qk_norm == "projection",
+            window=self.window,
+            softcap=self.softcap,
+        )
+
     def _normed(self, norm: nn.Module, heads: mx.array) -> mx.array:
         """`[B, L, H, D]`, normed by head or whole."""
         return norm(heads) if self.qk_norm == "head" else norm(heads.flatten(2)).reshape(heads.shape)
@@ -151,6 +180,17 @@ class GatedMLP(FusedProjections):
     def __call__(self, x: mx.array) -> mx.array:
         gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1) if self.fused else [part(x) for part in self.parts]
         return self.down_proj(gated(self.activation, gate, up))
+
+    def plan(self, path: str) -> MLPPlan:
+        """The MLP as data; `path` is its place in the model."""
+        gate, *rest = self.part_plans(path, Shard("outputs"))
+        if rest:
+            up = rest[0]
+        else:  # one matrix in the checkpoint
+            gate = replace(gate, outputs=gate.outputs // 2)
+            up = replace(gate, first_row=gate.outputs)
+        down = linear_plan(self.down_proj, f"{path}.down_proj", Shard("inputs"))
+        return MLPPlan(gate, up, down, self.activation)
 
 
 class JoinedMLP(GatedMLP):
@@ -203,6 +243,17 @@ class DecoderLayer(nn.Module):
         x = x + self._normed(norms.after_attention, attended)
         return x + self._normed(norms.after_mlp, self[self.mlp_name](self._normed(norms.before_mlp, x)))
 
+    def plan(self, path: str) -> LayerPlan:
+        """The layer as data; `path` is its place in the model."""
+        return LayerPlan(
+            describe(self.self_attn, f"{path}.self_attn", AttentionPlan),
+            describe(self[self.mlp_name], f"{path}.{self.mlp_name}", MLPPlan, MoEPlan),
+            **{
+                place: None if name is None else norm_plan(self[name], f"{path}.{name}")
+                for place, name in asdict(self.norms).items()
+            },
+        )
+
     def _normed(self, name: str | None, x: mx.array) -> mx.array:
         return x if name is None else self[name](x)
 
@@ -237,7 +288,7 @@ class CausalLM(nn.Module):
     lm_head: nn.Linear
     load_report: Any = None
     load_note: str = ""
-    """What `sanitize` left out of a checkpoint, for the load report."""
+    """Names what `sanitize` left out of a checkpoint, for the load report."""
 
     def __init__(
         self,
@@ -302,24 +353,26 @@ class CausalLM(nn.Module):
             raise CacheError(
                 f"the model has {len(self.layers)} layers; the cache has {len(cache)}. Use model.make_cache()."
             )
-        hidden = self.model(self._embed(tokens), [None] * len(self.layers) if cache is None else cache)
+        hidden = self.model(self._hidden(tokens), [None] * len(self.layers) if cache is None else cache)
         logits = self.model.embed_tokens.as_linear(hidden) if self.tied else self.lm_head(hidden)
         if self.logits_softcap is not None:
             logits = softcapped(logits, self.logits_softcap)
         return ModelOutput(logits, hidden) if isinstance(tokens, ModelInput) else logits
 
-    def _embed(self, tokens: mx.array | ModelInput) -> mx.array:
-        if isinstance(tokens, ModelInput):
-            if tokens.embeddings is not None:
-                h = tokens.embeddings
-                if h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != self.config.hidden_size:
-                    raise InputError(
-                        f"embeddings must be [B, L, {self.config.hidden_size}], L >= 1; got {tuple(h.shape)}."
-                    )
-                return h
-            ids: Any = tokens.tokens
-        else:
-            ids = tokens
+    def _hidden(self, given: mx.array | ModelInput) -> mx.array:
+        """The layers' input `[B, L, hidden]`."""
+        if not isinstance(given, ModelInput):
+            return self.embed(given)
+        if given.tokens is not None:
+            return self.embed(given.tokens)
+        h = given.embeddings
+        if h is None or h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != self.config.hidden_size:
+            found = None if h is None else tuple(h.shape)
+            raise InputError(f"embeddings must be [B, L, {self.config.hidden_size}], L >= 1; got {found}.")
+        return h
+
+    def embed(self, ids: mx.array) -> mx.array:
+        """Tokens `[B, L]` -> embeddings `[B, L, hidden]`, scaled where the architecture scales them. Raises InputError."""
         if not isinstance(ids, mx.array) or not mx.issubdtype(ids.dtype, mx.integer):
             found = f"{ids.dtype}" if isinstance(ids, mx.array) else type(ids).__name__
             raise InputError(f"tokens must be an mx.array of integers [B, L]; got {found}.")
@@ -328,6 +381,21 @@ class CausalLM(nn.Module):
         # packed embeddings of the mx modes come out as bf16, whatever the others compute in
         h = self.model.embed_tokens(ids).astype(self.model.norm.weight.dtype)
         return h if self.embedding_scale is None else h * mx.array(self.embedding_scale, h.dtype)
+
+    def plan(self, path: str = "") -> DecoderPlan:
+        """The model as data. Raises EngineError for a block that can't describe itself."""
+        embedding = linear_plan(self.model.embed_tokens, "model.embed_tokens")
+        return DecoderPlan(
+            self.vocab_size,
+            self.config.hidden_size,
+            self.context_length,
+            embedding,
+            tuple(describe(layer, f"model.layers.{i}", LayerPlan) for i, layer in enumerate(self.layers)),
+            norm_plan(self.model.norm, "model.norm"),
+            embedding if self.tied else linear_plan(self.lm_head, "lm_head", Shard("outputs")),
+            self.embedding_scale,
+            self.logits_softcap,
+        )
 
     def make_cache(self) -> list[KeyValueCache]:
         """One empty cache per layer: of the window's size where the layer has one, else unbounded."""

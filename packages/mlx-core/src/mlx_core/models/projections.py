@@ -6,11 +6,18 @@ Parameters keep the checkpoint's names outside: `split_parameters` gives them ba
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+
+from ..config import LayerQuantization
+from ..engines import LinearPlan, Shard
+from ..errors import EngineError
+
+_T = TypeVar("_T", bound=nn.Module)
 
 
 class FusedProjections(nn.Module):
@@ -42,6 +49,16 @@ class FusedProjections(nn.Module):
             delattr(self, name)
         self[self.fused_name] = fused
 
+    def part_plans(self, path: str, shard: Shard | None) -> list[LinearPlan]:
+        """The parts as data, fused or not, under their own names; `path` is this module's."""
+        joined = self.fused and len(self.part_names) > 1
+        layers = [self[self.fused_name]] * len(self.part_names) if joined else self.parts
+        sizes = self._part_sizes if joined else [layer["weight"].shape[-2] for layer in layers]
+        return [
+            replace(linear_plan(layer, f"{path}.{name}", shard), outputs=size)
+            for layer, name, size in zip(layers, self.part_names, sizes, strict=True)
+        ]
+
     def split(self, parameters: dict[str, mx.array]) -> dict[str, mx.array]:
         """Parameters of the fused layer -> those of its parts: `weight` -> `q_proj.weight` and so on."""
         ends = [sum(self._part_sizes[: i + 1]) for i in range(len(self.part_names) - 1)]
@@ -50,6 +67,31 @@ class FusedProjections(nn.Module):
             pieces = mx.split(value, ends, axis=_output_axis(key))
             result.update({f"{name}.{key}": piece for name, piece in zip(self.part_names, pieces, strict=True)})
         return result
+
+
+def linear_plan(layer: nn.Module, path: str, shard: Shard | None = None) -> LinearPlan:
+    """A linear, embedding or expert layer as data. Raises EngineError for a layer of another class, such as an adapter."""
+    if type(layer) not in _PLANNED:
+        raise EngineError(f"{path}: a {type(layer).__name__} doesn't describe itself as a plan, so only MLX runs it.")
+    weight, bits = layer["weight"], getattr(layer, "bits", None)
+    *_, outputs, inputs = weight.shape
+    return LinearPlan(
+        path,
+        inputs * 32 // bits if bits else inputs,
+        outputs,
+        bias="bias" in layer,
+        packing=LayerQuantization(layer.group_size, bits, layer.mode) if bits else None,
+        shard=shard,
+    )
+
+
+_PLANNED: set[type[nn.Module]] = {nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding}
+
+
+def planned(layer: type[_T]) -> type[_T]:
+    """Class decorator: a layer whose weight is as `LinearPlan` says."""
+    _PLANNED.add(layer)
+    return layer
 
 
 def fuse_projections(model: nn.Module) -> None:

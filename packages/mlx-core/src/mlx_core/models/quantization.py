@@ -11,6 +11,7 @@ import mlx.nn as nn
 from ..config import LayerQuantization, QuantizationConfig
 from ..errors import ConfigError
 from .layers import CausalLM
+from .projections import FusedProjections
 
 Quantize = int | str | Mapping[str, Any] | QuantizationConfig
 
@@ -83,3 +84,30 @@ def recipe_table(recipe: object, paths: Iterable[str], n_layers: int, group_size
         if path == "lm_head" or (match and (layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2)):
             overrides[path] = high
     return QuantizationConfig(low, overrides)
+
+
+def quantization_table(model: nn.Module) -> dict[str, Any]:
+    """The `quantization` entry that describes a model's packed layers; empty where there are none."""
+    layers: dict[str, dict[str, Any]] = {}
+    for path, module in model.named_modules():
+        if not all(hasattr(module, name) for name in ("group_size", "bits", "mode")):
+            continue
+        packing = LayerQuantization(module.group_size, module.bits, module.mode).to_dict()
+        for name in _saved_paths(model, path):
+            layers[name] = packing
+    if not layers:
+        return {}
+    packings = list(layers.values())
+    default = max(packings, key=packings.count)
+    return {**default, **{path: packing for path, packing in layers.items() if packing != default}}
+
+
+def _saved_paths(model: nn.Module, path: str) -> list[str]:
+    """The paths under which the layer at `path` is saved: those of its parts if it is fused."""
+    parent_path, _, name = path.rpartition(".")
+    parent: Any = model
+    for key in filter(None, parent_path.split(".")):
+        parent = parent[int(key)] if isinstance(parent, list) else parent[key]
+    if isinstance(parent, FusedProjections) and name == parent.fused_name:
+        return [f"{parent_path}.{part}" for part in parent.part_names]
+    return [path]

@@ -18,15 +18,17 @@ from .attention import (
 )
 from .convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from .packed import HadamardPacked, MaybePacked, Packed, hadamard_transform, has_hadamard
-from .rope import RoPE, initialize_rope
+from .rope import LongerFrequencies, RoPE, RoPEPlan, initialize_rope
 
 __all__ = [
     "ACTIVATIONS",
     "HadamardPacked",
+    "LongerFrequencies",
     "Mask",
     "MaybePacked",
     "Packed",
     "RoPE",
+    "RoPEPlan",
     "bidirectional_attention",
     "causal_mask",
     "check_window",

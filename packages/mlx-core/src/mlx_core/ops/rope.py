@@ -1,13 +1,14 @@
 """Rotary position embeddings: every variant that the models use, computed as transformers 4.57 and 5.23 do.
 
-A rope turns pairs of a head's dimensions by position x inverse frequency. The variants differ in the frequencies,
-some also scale what was turned (`attention_factor`), and two of them depend on how long the sequence has become.
+RoPE rotates pairs of a head's dimensions by position x inverse frequency. The variants differ in the frequencies, some
+also scale what was rotated (`attention_factor`), and two of them depend on how long the sequence has become.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
@@ -17,15 +18,43 @@ from ..errors import ConfigError
 Offset = int | mx.array
 
 
+@dataclass(frozen=True)
+class LongerFrequencies:
+    """Frequencies once the sequence is longer than `positions`: `inverse_frequencies`, or those of a base that grows.
+
+    With n positions reached, the base is base * (factor * n / positions - (factor - 1)) ** (dims / (dims - 2)).
+    """
+
+    positions: int
+    inverse_frequencies: tuple[float, ...] | None = None
+    base: float = 0.0
+    factor: float = 0.0
+
+
+@dataclass(frozen=True)
+class RoPEPlan:
+    """The first `dims` numbers of each head, rotated in pairs by position * inverse frequency, then scaled.
+
+    `traditional`: pairs are (0, 1), (2, 3) ...; otherwise i and i + dims / 2. `attention_factor` multiplies what was
+    rotated. `longer`: where the frequencies depend on the length that a step reaches.
+    """
+
+    dims: int
+    traditional: bool
+    inverse_frequencies: tuple[float, ...]
+    attention_factor: float = 1.0
+    longer: LongerFrequencies | None = None
+
+
 class RoPE:
-    """Turns the first `dims` dimensions of each head; the others pass through.
+    """Rotates the first `dims` dimensions of each head; the others pass through.
 
     `traditional` pairs neighbours (0, 1), (2, 3) ...; otherwise i is paired with i + dims / 2. `inverse_frequencies` is
     `[dims / 2]`; None for the plain `base ** (-2i / dims)`, which MLX computes itself.
     """
 
     depends_on_length = False
-    """Whether a token's turn depends on how long the sequence is when it is computed, not on its position alone."""
+    """Whether a token's rotation depends on how long the sequence is when it is computed, not on its position alone."""
 
     def __init__(
         self,
@@ -42,13 +71,14 @@ class RoPE:
         self.traditional = traditional
         self.scale = scale
         self.attention_factor = attention_factor
+        self._inverse_frequencies = inverse_frequencies
         # mx.fast.rope divides positions by what it calls frequencies.
         self._wavelengths = None if inverse_frequencies is None else mx.array([1.0 / f for f in inverse_frequencies])
 
     def __call__(self, x: mx.array, offset: Offset = 0) -> mx.array:
         """x: `[B, H, L, D]`; offset: the position of the first token, an int or one `[B]`. Returns `[B, H, L, D]`."""
         wavelengths = self._wavelengths_for(offset, x.shape[-2])
-        turned = mx.fast.rope(
+        rotated = mx.fast.rope(
             x,
             self.dims,
             traditional=self.traditional,
@@ -58,19 +88,28 @@ class RoPE:
             freqs=wavelengths,
         )
         if self.attention_factor == 1.0:
-            return turned
+            return rotated
         if self.dims == x.shape[-1]:
-            return turned * self.attention_factor
-        return mx.concatenate([turned[..., : self.dims] * self.attention_factor, turned[..., self.dims :]], axis=-1)
+            return rotated * self.attention_factor
+        return mx.concatenate([rotated[..., : self.dims] * self.attention_factor, rotated[..., self.dims :]], axis=-1)
 
     def _wavelengths_for(self, offset: Offset, n: int) -> mx.array | None:
         return self._wavelengths
+
+    def plan(self) -> RoPEPlan:
+        """The RoPE as data."""
+        frequencies = self._inverse_frequencies or _inverse_frequencies(self.dims, self.base)
+        scaled = tuple(self.scale * frequency for frequency in frequencies)
+        return RoPEPlan(self.dims, self.traditional, scaled, self.attention_factor, self._longer())
+
+    def _longer(self) -> LongerFrequencies | None:
+        return None
 
 
 class DynamicRoPE(RoPE):
     """NTK-aware scaling that grows with the sequence: beyond `max_positions` the base grows with the length reached.
 
-    Keys that a cache holds keep the turn of the step that wrote them, as in transformers.
+    Keys that a cache holds keep the rotation of the step that wrote them, as in transformers.
     """
 
     depends_on_length = True
@@ -79,7 +118,7 @@ class DynamicRoPE(RoPE):
         super().__init__(dims, base, traditional)
         self.factor = factor
         self.max_positions = max_positions
-        self._latest: tuple[int, mx.array] | None = None  # layers share a rope: one computation per step
+        self._latest: tuple[int, mx.array] | None = None  # layers share a RoPE: one computation per step
 
     def _wavelengths_for(self, offset: Offset, n: int) -> mx.array | None:
         if isinstance(offset, mx.array):  # lengths that differ by row are known to the device alone
@@ -96,8 +135,11 @@ class DynamicRoPE(RoPE):
             self._latest = latest
         return latest[1]
 
+    def _longer(self) -> LongerFrequencies:
+        return LongerFrequencies(self.max_positions, base=self.base, factor=self.factor)
+
     def _stretch(self, length: Any) -> Any:
-        """What the base is multiplied by, for a length in floats or as an array."""
+        """The factor of the base, for a length in floats or as an array."""
         return (self.factor * length / self.max_positions - (self.factor - 1)) ** (self.dims / (self.dims - 2))
 
 
@@ -121,8 +163,10 @@ class LongRoPE(RoPE):
         attention_factor: float,
     ) -> None:
         plain = _inverse_frequencies(dims, base)
-        super().__init__(dims, base, traditional, attention_factor=attention_factor)
+        short = [f / factor for factor, f in zip(short_factors, plain, strict=True)]
+        super().__init__(dims, base, traditional, inverse_frequencies=short, attention_factor=attention_factor)
         self.original_positions = original_positions
+        self._long_inverse_frequencies = tuple(f / factor for factor, f in zip(long_factors, plain, strict=True))
         self._short = mx.array([factor / f for factor, f in zip(short_factors, plain, strict=True)])
         self._long = mx.array([factor / f for factor, f in zip(long_factors, plain, strict=True)])
 
@@ -130,6 +174,9 @@ class LongRoPE(RoPE):
         if isinstance(offset, int):
             return self._long if offset + n > self.original_positions else self._short
         return mx.where(mx.max(offset) + n > self.original_positions, self._long, self._short)
+
+    def _longer(self) -> LongerFrequencies:
+        return LongerFrequencies(self.original_positions, self._long_inverse_frequencies)
 
 
 def initialize_rope(
@@ -139,15 +186,15 @@ def initialize_rope(
     scaling_config: Mapping[str, Any] | None = None,
     max_position_embeddings: int | None = None,
 ) -> RoPE:
-    """The rope that a checkpoint's settings describe.
+    """The RoPE that a checkpoint's settings describe.
 
-    dims: how many dimensions of a head are turned (`int(head_dim * partial_rotary_factor)`), an even number.
+    dims: how many dimensions of a head are rotated (`int(head_dim * partial_rotary_factor)`), an even number.
     `scaling_config`: the checkpoint's `rope_scaling` or `rope_parameters`, whose `rope_type` (or `type`) is default,
     linear, dynamic, llama3, yarn, longrope or mrope (which for text alone is the default). Raises ConfigError for
     other types and for missing or absurd entries.
     """
     if dims < 2 or dims % 2:
-        raise ConfigError(f"RoPE turns pairs of dimensions: an even number of them, 2 or more; got {dims}.")
+        raise ConfigError(f"RoPE rotates pairs of dimensions: an even number of them, 2 or more; got {dims}.")
     if not (math.isfinite(base) and base > 0):
         raise ConfigError(f"rope_theta must be positive and finite; got {base}.")
     settings = _Settings(scaling_config or {}, max_position_embeddings)
@@ -158,7 +205,7 @@ def initialize_rope(
             return RoPE(dims, base, traditional, scale=1.0 / settings.number("factor"))
         case "dynamic":
             if dims == 2:
-                raise ConfigError("dynamic RoPE needs at least 4 dimensions to turn; got 2.")
+                raise ConfigError("dynamic RoPE needs at least 4 dimensions to rotate; got 2.")
             return DynamicRoPE(
                 dims, base, traditional, factor=settings.number("factor"), max_positions=settings.max_positions
             )
@@ -180,7 +227,7 @@ def _is_positive(value: object) -> bool:
 
 
 class _Settings:
-    """A checkpoint's rope entries, checked as they are read."""
+    """A checkpoint's RoPE entries, checked as they are read."""
 
     def __init__(self, entries: Mapping[str, Any], max_position_embeddings: int | None) -> None:
         self.entries = entries
@@ -245,7 +292,7 @@ def _llama3(dims: int, base: float, settings: _Settings) -> list[float]:
 
 
 def _yarn(dims: int, base: float, settings: _Settings) -> tuple[list[float], float]:
-    """YaRN (https://arxiv.org/abs/2309.00071): dimensions that turn slowly are interpolated, fast ones kept."""
+    """YaRN (https://arxiv.org/abs/2309.00071): dimensions that rotate slowly are interpolated, fast ones kept."""
     original = settings.original_positions
     factor = settings.number("factor", settings.max_positions / original)
 

@@ -4,7 +4,8 @@ from .. import backend as backend  # first: without MLX it says what to install
 
 # isort: split
 from .goldens import CACHES, LAYOUTS, Goldens
-from .models import ScriptedModel, byte_tokenizer, check_model, randomize, tiny_model
+from .interpreter import interpret
+from .models import ScriptedModel, byte_tokenizer, check_model, check_plan, randomize, tiny_model
 
 __all__ = [
     "CACHES",
@@ -13,6 +14,8 @@ __all__ = [
     "ScriptedModel",
     "byte_tokenizer",
     "check_model",
+    "check_plan",
+    "interpret",
     "randomize",
     "tiny_model",
 ]

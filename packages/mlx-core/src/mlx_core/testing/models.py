@@ -12,8 +12,10 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from ..cache import BatchKVCache, ConcatKeyValueCache, KeyValueCache, KVCache, RotatingKVCache
 from ..config import DecoderConfig
+from ..engines import DecoderPlan, describe
 from ..models import Attention, CausalLM, DecoderLayer, GatedMLP, ModelInput, fuse_projections, split_parameters
 from ..text import Tokenizer
+from .interpreter import interpret
 
 
 def byte_tokenizer(special_tokens: Sequence[str] = ("<eos>",), *, chat_template: str | None = None) -> Tokenizer:
@@ -101,11 +103,11 @@ def randomize(model: CausalLM, seed: int = 0) -> CausalLM:
 
 
 def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: float = 1e-4) -> None:
-    """What must hold for every architecture, checked on a tiny configuration in fp32. Raises AssertionError.
+    """Check the laws of every architecture on a tiny configuration in fp32. Raises AssertionError.
 
     Shapes and dtype; the rows of a batch don't mix; later tokens don't reach earlier logits; prefill and decode
     through each kind of cache, and in a left-padded batch, equal one full pass; fusing projections changes neither
-    logits nor the parameters' names.
+    logits nor the parameters' names; the plan alone gives the same logits.
     """
     model = randomize(make())
     vocab_size = model.vocab_size
@@ -116,7 +118,7 @@ def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: fl
     _close(model(tokens[1:]), full[1:], tolerance, "a row depends on the others of its batch")
     _close(model(tokens[:, : length // 2]), full[:, : length // 2], tolerance, "a token depends on later ones")
 
-    embedded = model(ModelInput(embeddings=model.model.embed_tokens(tokens)))
+    embedded = model(ModelInput(embeddings=model.embed(tokens)))
     _close(embedded.logits, full, tolerance, "embeddings don't stand for their tokens")
     assert embedded.hidden_states.shape == (2, length, model.config.hidden_size)
 
@@ -145,11 +147,19 @@ def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: fl
     _close(together[1:], full[1:], tolerance, "a row beside a left-padded one differs")
 
     before = split_parameters(model)
+    check_plan(model, tokens, full, tolerance)
     fuse_projections(model)
+    check_plan(model, tokens, full, tolerance)
     _close(model(tokens), full, tolerance, "fused projections give other logits")
     after = split_parameters(model)
     assert after.keys() == before.keys(), "fusing changes the names of parameters"
     assert all(mx.array_equal(after[name], before[name]) for name in before), "fusing changes parameters"
+
+
+def check_plan(model: CausalLM, tokens: mx.array, logits: mx.array, tolerance: float = 1e-4) -> None:
+    """Check that a model's plan says what its blocks do: a plain interpreter computes its logits from that alone."""
+    rebuilt = interpret(describe(model, "", DecoderPlan), split_parameters(model), tokens)
+    _close(mx.array(rebuilt.astype("float32")), logits, tolerance, "the plan gives other logits")
 
 
 def _close(found: mx.array, wanted: mx.array, tolerance: float, message: str) -> None:
