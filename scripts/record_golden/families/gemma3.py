@@ -24,6 +24,7 @@ def multimodal(flat: Config) -> Config:
     outer = ("architectures", "model_type", "torch_dtype", "eos_token_id")
     return {
         **{key: flat[key] for key in outer if key in flat},
+        "vocab_size": flat["vocab_size"],  # where mlx-lm looks for it
         "image_token_index": 62,
         "boi_token_index": 60,
         "eoi_token_index": 61,
@@ -181,7 +182,7 @@ CONVERSIONS: dict[str, Conversion] = {
     "gemma3_bf16": Conversion("gemma3_text"),
     "gemma3_4bit": Conversion("gemma3_text", FOUR_BITS),
     "gemma3_multimodal_mixed_3_6": Conversion(
-        "gemma3", {"quantize": True, "quant_predicate": "mixed_3_6"}, {"vocab_size": 256}
+        "gemma3", {"quantize": True, "quant_predicate": "mixed_3_6"}, {"tie_word_embeddings": False}
     ),
     "gemma3_mxfp4": Conversion("gemma3_text", MXFP4, {"tie_word_embeddings": False}),
 }

@@ -65,20 +65,22 @@ class ModelConfig(DecoderConfig):
     def canonical(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """The language model's entries at the top, in transformers 4's layout beside 5's, since mlx-lm reads that one."""
         text = config.get("text_config") or {}
-        nested = {**config, **text}.get("rope_parameters") or {}
-        if not isinstance(text, Mapping) or not isinstance(nested, Mapping):
-            raise ConfigError("config.json's text_config and rope_parameters must be objects.")
+        if not isinstance(text, Mapping):
+            raise ConfigError(f"config.json's 'text_config' must be an object; found {text!r:.80}.")
         flat = {key: value for key, value in {**config, **text}.items() if key not in VISION_KEYS}
         if text:
             flat |= {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]}
-        flat["hidden_act"] = flat.get("hidden_activation")  # the reference reads no other
+        flat["hidden_act"] = flat.get("hidden_activation") or "gelu_pytorch_tanh"  # the reference reads no other
+        by_type = flat.get("rope_parameters") or {}
         for name, layer_type in (("rope_theta", "full_attention"), ("rope_local_base_freq", "sliding_attention")):
-            flat[name] = (nested.get(layer_type) or {}).get("rope_theta", flat.get(name))
-        if (scaled := nested.get("full_attention") or {}).get("rope_type", "default") != "default":
-            flat["rope_scaling"] = scaled
-        if "full_attention" in (types := flat.get("layer_types") or ()):
+            if isinstance(by_type, Mapping) and isinstance(settings := by_type.get(layer_type), Mapping):
+                flat[name] = settings.get("rope_theta", flat.get(name))
+                if name == "rope_theta" and settings.get("rope_type", "default") != "default":
+                    flat["rope_scaling"] = settings
+        types = flat.get("layer_types")
+        if isinstance(types, list) and "full_attention" in types:
             flat["sliding_window_pattern"] = types.index("full_attention") + 1
-        return {key: value for key, value in flat.items() if value is not None}
+        return flat
 
     def norm(self, dims: int) -> nn.Module:
         return ZeroCenteredRMSNorm(dims, self.rms_norm_eps)
