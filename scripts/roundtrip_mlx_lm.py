@@ -43,13 +43,16 @@ TOLERANCE = 1e-3
 
 
 def configurations() -> dict[str, Path]:
-    """For each model type that the families have mlx-lm convert, the folder of its first case with transformers."""
+    """For each model type that the families have mlx-lm convert, the folder of its first case with transformers.
+
+    Language models inside larger ones are left out: saved, they stand alone.
+    """
     found: dict[str, Path] = {}
     for name in families.names():
         family = families.find(name)
         converted = {conversion.model_type for conversion in family.CONVERSIONS.values()}
         for case, settings in family.CASES.items():
-            if settings.model_type in converted:
+            if settings.model_type in converted and not family.MODEL_TYPES[settings.model_type].prefix:
                 folder = families.goldens_folder(name) / "transformers" / case
                 found.setdefault(settings.model_type, folder)
     return found

@@ -276,9 +276,9 @@ def main() -> None:
         entry |= {"model_type": case.model_type, "note": case.note, "by_length": case.by_length}
         entry[major] = {"transformers": transformers.__version__, "torch": torch.__version__, **row}
         print(name, row)
-    for path in out.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes files that only their owner can read
-    index_path.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
+        for path in (out / name).glob("*.safetensors"):
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+        index_path.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """OLMo-2 on tiny configurations, and what its configuration refuses."""
 
+import mlx.core as mx
 import pytest
 
 import olmo2_mlx
 from mlx_core.errors import ConfigError
-from mlx_core.testing import check_model
+from mlx_core.models import split_parameters
+from mlx_core.testing import check_model, randomize
 from olmo2_mlx import olmo2
 from olmo2_mlx.cli import main
 
@@ -23,13 +25,48 @@ def make(**changes):
     return olmo2.Model(olmo2.ModelConfig.from_dict({**TINY, **changes}))
 
 
-@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}, {"num_key_value_heads": 4}, {"head_dim": 16}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"tie_word_embeddings": True}, {"num_key_value_heads": None}, {"attention_bias": True}]
+)
 def test_runner(changes):
     check_model(lambda: make(**changes))
 
 
+def test_defaults_are_those_of_the_reference():
+    config = olmo2.ModelConfig.from_dict({key: value for key, value in TINY.items() if key != "num_key_value_heads"})
+    assert (config.kv_heads, config.max_position_embeddings, config.rms_norm_eps) == (4, 2048, 1e-5)
+    assert (config.attention_bias, config.tie_word_embeddings) == (False, False)
+
+
+def test_norms_stand_behind_attention_and_mlp_alone():
+    model = randomize(make(num_hidden_layers=1))
+    layer, x = model.layers[0], mx.random.normal((1, 3, 32), key=mx.random.key(0))
+    assert {name for name in split_parameters(model) if "layers.0" in name and "layernorm" in name} == {
+        f"model.layers.0.{name}.weight" for name in ("post_attention_layernorm", "post_feedforward_layernorm")
+    }
+    h = x + layer.post_attention_layernorm(layer.self_attn(x))
+    assert mx.allclose(layer(x), h + layer.post_feedforward_layernorm(layer.mlp(h)), atol=1e-5)
+
+
+def test_queries_and_keys_are_normed_over_all_heads_at_once():
+    """So that one head's size changes the others."""
+    attention = randomize(make(num_hidden_layers=1)).layers[0].self_attn
+    assert (attention.q_norm.weight.shape, attention.k_norm.weight.shape) == ((32,), (16,))
+    x = mx.random.normal((1, 3, 32), key=mx.random.key(0))
+    first, rest = attention.q_proj.weight[:8], attention.q_proj.weight[8:]
+    attention.o_proj.weight = mx.concatenate([mx.zeros((32, 8)), attention.o_proj.weight[:, 8:]], axis=1)
+    before = attention(x)  # of all heads but the first
+    attention.q_proj.weight = mx.concatenate([9 * first, rest])
+    assert not mx.allclose(attention(x), before, atol=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"num_key_value_heads": 3}, "num_key_value_heads"), ({"hidden_act": "sin"}, "hidden_act")]
+    ("changes", "message"),
+    [
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"hidden_act": "sin"}, "hidden_act"),
+        ({"attention_bias": 1.5}, "attention_bias"),
+    ],
 )
 def test_bad_configurations_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
