@@ -6,7 +6,7 @@
 Its sum of alphas is held to the number of tokens, of each clip where the clips are known and so of the whole (the
 length loss), and its tokens to those that were said (cross entropy); papers: https://arxiv.org/abs/1905.11235,
 https://arxiv.org/abs/2206.08317. The folder has FunASR's keys, and `funasr_mlx` loads it. It appears whole or not at
-all, once the error rate on voices that were never heard is known. Synthesis takes minutes, but is kept in `--cache`.
+all, once the error rate on voices outside the training set is known. Synthesis takes minutes, but is kept in `--cache`.
 Progress goes to stderr, the error rates to stdout. Needs the program espeak-ng.
 """
 
@@ -36,11 +36,10 @@ from tiny_paraformer.mixing import CONFIG, Mixer, coloured_noise
 from tiny_paraformer.voices import FRONTEND, SAMPLE_RATE, Floats, check_espeak, strangers, synthesize
 from tiny_paraformer.words import CHINESE, ENGLISH, TOKENS, ids, sentence
 
-from funasr_mlx.cif import cif_weights
 from funasr_mlx.folder import open_folder
 from funasr_mlx.frontend import Frontend, make_frontend
-from funasr_mlx.paraformer import Paraformer
-from funasr_mlx.wording import join_tokens
+from funasr_mlx.networks import Paraformer, cif_weights
+from funasr_mlx.text import join_tokens
 from mlx_core.errors import ConversionError, MLXCoreError
 from mlx_core.models import Conv1d
 
@@ -95,7 +94,7 @@ NOISE_DB = 10
 
 @dataclass(frozen=True)
 class Recording:
-    """What a stranger says, and what of it should be read: `language` is "en" or "zh"."""
+    """Speech of a voice outside the training set, and its text: `language` is "en" or "zh"."""
 
     samples: Floats
     tokens: list[str]
@@ -127,11 +126,11 @@ def recordings(seed: int, count: int) -> list[Recording]:
     return made
 
 
-def _silence(rng: np.random.Generator, least: int, most: int) -> Floats:
-    return np.zeros(rng.integers(least, most), np.float32)
+def _silence(rng: np.random.Generator, minimum: int, maximum: int) -> Floats:
+    return np.zeros(rng.integers(minimum, maximum), np.float32)
 
 
-def recognise(model: Paraformer, frontend: Frontend, samples: Floats) -> str:
+def recognize(model: Paraformer, frontend: Frontend, samples: Floats) -> str:
     """The text of a recording, the likeliest token at each place."""
     features = frontend(samples)
     output = model(features[None], np.array([len(features)]))
@@ -147,8 +146,8 @@ def error_rates(model: Paraformer, frontend: Frontend, tests: list[Recording]) -
     for language, measure in (("en", jiwer.wer), ("zh", jiwer.cer)):
         for noisy in (False, True):
             chosen = [test for test in tests if (test.language, test.noisy) == (language, noisy)]
-            heard = [recognise(model, frontend, test.samples) for test in chosen]
-            rates[f"{language} {'noisy' if noisy else 'clean'}"] = measure([test.text for test in chosen], heard)
+            hypotheses = [recognize(model, frontend, test.samples) for test in chosen]
+            rates[f"{language} {'noisy' if noisy else 'clean'}"] = measure([test.text for test in chosen], hypotheses)
     return rates
 
 
@@ -166,7 +165,7 @@ def new_model(seed: int) -> Paraformer:
 
 
 def losses(model: Paraformer, batch: dict[str, mx.array]) -> tuple[mx.array, mx.array, mx.array]:
-    """What is made small, and its parts: cross entropy a token, tokens too many or too few a clip."""
+    """The loss, and its parts: cross entropy a token, tokens too many or too few a clip."""
     mask, tokens, wanted = batch["mask"], batch["tokens"], batch["tokens"] > 0
     hidden = model.encoder(batch["features"], mask)
     speech = mx.where(mask[..., None], hidden, 0)
@@ -184,7 +183,7 @@ def losses(model: Paraformer, batch: dict[str, mx.array]) -> tuple[mx.array, mx.
 def train(model: Paraformer, mixer: Mixer, frontend: Frontend, steps: int, minutes: float, *, fresh: bool) -> int:
     """Learn for `steps`, or fewer if the time is short: the learning rate falls to nothing by then. Returns the steps.
 
-    What isn't fresh has had the easy part, and learns at half the rate.
+    A network that was trained before skips the easy part, and learns at half the rate.
     """
     optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.98], weight_decay=WEIGHT_DECAY, bias_correction=True)
     gradients = nn.value_and_grad(model, losses)
@@ -257,15 +256,15 @@ def describe(rates: Mapping[str, float], seed: int, steps: int, before: int) -> 
     earlier = f", {before} of them in an earlier run (`--start`)," if before else ""
     return f"""# A demonstration, not for real use
 
-A small Paraformer that knows {len(ENGLISH) + len(CHINESE)} words and has only ever heard a synthesiser: it shows that the
-package recognises speech end to end. `scripts/train_tiny_paraformer.py` made it, with seed {seed} in {steps} steps{earlier} of
+A small Paraformer that knows {len(ENGLISH) + len(CHINESE)} words and was trained on a synthesiser alone: it shows that the
+package recognizes speech end to end. `scripts/train_tiny_paraformer.py` made it, with seed {seed} in {steps} steps{earlier} of
 {BATCH} utterances, from {SPEAKERS} speakers of espeak-ng. FunASR's keys; fp16.
 
 English: {words}.
 
 Chinese: {chinese}.
 
-Error rates on voices that were never heard in training (the variants m2, m7, f2 and f4; in English also New York's accent),
+Error rates on voices outside the training set (the variants m2, m7, f2 and f4; in English also New York's accent),
 of {TESTED} utterances each of one to six words, with and without noise {NOISE_DB} dB below the speech; of words for
 English (en), of characters for Chinese (zh):
 

@@ -4,7 +4,7 @@ The peer runs in an environment of its own (torch, funasr, kaldi-native-fbank), 
 
     uv run --package funasr-mlx scripts/bench/compare_funasr.py --peer-python path/to/python
 
-It draws the weights, writes them as FunASR's folder, and recognises when it is told to; both read the same folder, and
+It draws the weights, writes them as FunASR's folder, and recognizes when it is told to; both read the same folder, and
 their texts are compared. Seconds per second of audio (RTF), loading not counted; the front end is.
 """
 
@@ -112,25 +112,28 @@ def measure(
     rounds: int,
 ) -> dict[str, Any]:
     """Medians of some rounds by turns, after one that isn't counted."""
-    times: dict[str, list[float]] = {"ours": [], "funasr": []}
-    texts = {}
-    for turn in range(rounds + 1):
-        for name, run in (("ours", ours), ("funasr", theirs)):
-            took, texts[name] = run(wav)
-            if turn:
-                times[name].append(took / seconds)
+    from mlx_core.bench import measure_rounds  # the peer's environment has no MLX
+
+    def timed(run: Callable[[Path], tuple[float, str]]) -> Callable[[int], tuple[float, str]]:
+        def contestant(_: int) -> tuple[float, str]:
+            took, text = run(wav)
             time.sleep(0.5)  # until the other's idle threads no longer spin
-    result = {name: statistics.median(found) for name, found in times.items()}
+            return took / seconds, text.replace(" ", "")
+
+        return contestant
+
+    rows = measure_rounds({"ours": timed(ours), "funasr": timed(theirs)}, rounds)
+    result = {name: statistics.median(rtf for rtf, _ in found) for name, found in rows.items()}
     return {
         "seconds": seconds,
         **result,
         "ratio": result["funasr"] / result["ours"],
-        "same_text": texts["ours"].replace(" ", "") == texts["funasr"].replace(" ", ""),
+        "same_text": rows["ours"][-1][1] == rows["funasr"][-1][1],
     }
 
 
 def serve(folder: Path, kind: str, threads: int) -> None:
-    """The peer: make the model's folder, then recognise each file that is named on stdin."""
+    """The peer: make the model's folder, then recognize each file that is named on stdin."""
     with contextlib.redirect_stdout(sys.stderr):  # which its import writes to
         import torch
         from funasr import AutoModel

@@ -147,8 +147,8 @@ def build(config: dict[str, Any]) -> Any:
     return made.eval()
 
 
-def recognise(model: Any, features: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What a Paraformer computes for `[1, T, F]`."""
+def recognize(model: Any, features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The arrays that a Paraformer computes for `[1, T, F]`."""
     lengths = torch.tensor([features.shape[1]])
     encoder_out, encoder_len = model.encode(features.clone(), lengths)
     embeds, token_num, alphas, peaks = model.calc_predictor(encoder_out, encoder_len)[:4]
@@ -161,22 +161,22 @@ def recognise(model: Any, features: torch.Tensor) -> dict[str, torch.Tensor]:
         "cif_peaks": peaks,
     }
     kind = type(model).__name__
-    heard = (encoder_out, encoder_len, embeds, tokens)
+    encoded = (encoder_out, encoder_len, embeds, tokens)
     if kind == "SeacoParaformer":
-        result["logp"] = model._seaco_decode_with_ASF(*heard, hw_list=None)
-        result["logp_hotwords"] = model._seaco_decode_with_ASF(*heard, hw_list=HOTWORDS)
-        result["logp_two_hotwords"] = model._seaco_decode_with_ASF(*heard, hw_list=HOTWORDS, nfilter=2)
+        result["logp"] = model._seaco_decode_with_ASF(*encoded, hw_list=None)
+        result["logp_hotwords"] = model._seaco_decode_with_ASF(*encoded, hw_list=HOTWORDS)
+        result["logp_two_hotwords"] = model._seaco_decode_with_ASF(*encoded, hw_list=HOTWORDS, nfilter=2)
     else:
-        result["logp"] = model.cal_decoder_with_predictor(*heard)[0]
+        result["logp"] = model.cal_decoder_with_predictor(*encoded)[0]
     if kind == "ContextualParaformer":
-        result["logp_hotwords"] = model.cal_decoder_with_predictor(*heard, hw_list=HOTWORDS, clas_scale=0.5)[0]
+        result["logp_hotwords"] = model.cal_decoder_with_predictor(*encoded, hw_list=HOTWORDS, clas_scale=0.5)[0]
     if hasattr(model, "calc_predictor_timestamp"):
-        _, _, result["us_alphas"], result["us_peaks"] = model.calc_predictor_timestamp(*heard[:2], tokens)
+        _, _, result["us_alphas"], result["us_peaks"] = model.calc_predictor_timestamp(*encoded[:2], tokens)
     return result
 
 
 def listen(model: Any, features: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What SenseVoice computes for `[1, T, F]`, in Chinese with and in automatic language without ITN."""
+    """The arrays that SenseVoice computes for `[1, T, F]`, in Chinese with and in automatic language without ITN."""
     from funasr.models.sense_voice.utils.ctc_alignment import ctc_forced_align
 
     result = {}
@@ -219,7 +219,7 @@ def main() -> None:
             for row, frames in enumerate(ROWS):
                 drawn = np.random.default_rng(row).standard_normal((frames, FEATURES)).astype(np.float32)
                 features = torch.from_numpy(drawn)[None]
-                found = (listen if config["model"] == "SenseVoiceSmall" else recognise)(model, features)
+                found = (listen if config["model"] == "SenseVoiceSmall" else recognize)(model, features)
                 arrays |= {f"{row}.{key}": value.contiguous().numpy() for key, value in found.items()}
         save_file(arrays, out / f"{name}.safetensors")
         record = {

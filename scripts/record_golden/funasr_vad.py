@@ -100,7 +100,7 @@ def build(model: Path, **options: Any) -> Any:
 
 
 def infer(auto: Any, samples: npt.NDArray[np.float32], **options: Any) -> list[list[int]]:
-    """What `AutoModel.generate` does, which fails on pieces that complete no frame."""
+    """The work of `AutoModel.generate`, which fails on pieces that complete no frame."""
     settings = {name: value for name, value in auto.kwargs.items() if name != "cache"} | options
     found: list[list[int]] = auto.model.inference([torch.from_numpy(samples)], key=["a"], **settings)[0][0]["value"]
     return found

@@ -1,1 +1,1 @@
-"""What `train_tiny_paraformer.py` learns from: words, voices, and how they are mixed."""
+"""The training data of `train_tiny_paraformer.py`: words, voices, and their mixtures."""

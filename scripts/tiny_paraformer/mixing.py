@@ -1,6 +1,6 @@
 """Utterances out of clips: put one behind another with gaps, varied, with noise; and batches of them.
 
-All this is done on mel energies, which add up as the sounds do but for the cross terms, so that no sound is heard
+All this is done on mel energies, which add up as the sounds do but for the cross terms, so that no sound passes the filter bank
 twice: a filter bank of 3 s costs more than all the rest here.
 """
 
@@ -21,7 +21,7 @@ from .voices import FRONTEND, LEVEL, SAMPLE_RATE, Clip, Floats, Voice
 CONFIG = FrontendConfig.from_dict(FRONTEND)
 MELS = CONFIG.n_mels
 FLOOR = np.float32(np.log(1.1920929e-07))
-"""What the front end has for digital silence."""
+"""The front end's value for digital silence."""
 
 _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ class Utterance:
     """`[frames, 80]`, logarithms."""
     tokens: list[int]
     ends: list[int]
-    """Where the clips end, in frames, somewhere in the silence that follows; the last one's is the end."""
+    """The ends of the clips, in frames, somewhere in the silence that follows; the last one's is the end."""
     counts: list[int]
     """Tokens of each clip."""
 

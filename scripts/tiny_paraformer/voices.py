@@ -1,7 +1,7 @@
-"""espeak-ng's voices: who says what, and what of it is kept.
+"""espeak-ng's voices: speakers, the clips that they say, and a cache of them.
 
-A speaker is an accent, a variant (which changes formants and timbre), a speed and a pitch. Clips are kept as they are
-heard by the front end: logarithms of mel energies, `[frames, 80]`, loud as `LEVEL`.
+A speaker is an accent, a variant (which changes formants and timbre), a speed and a pitch. Clips are kept as features of
+the front end: logarithms of mel energies, `[frames, 80]`, loud as `LEVEL`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def speakers(rng: np.random.Generator, count: int) -> list[Speaker]:
 
 
 def strangers(rng: np.random.Generator, count: int) -> list[Speaker]:
-    """Speakers that are never heard in training, neither their variants nor their English."""
+    """Speakers outside the training set, neither their variants nor their English."""
     variants = [HELD_OUT_VARIANTS[i % len(HELD_OUT_VARIANTS)] for i in range(count)]
     return [Speaker(HELD_OUT_ACCENT, variant, *_manner(rng)) for variant in variants]
 
@@ -105,7 +105,7 @@ def trimmed(samples: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a speaker said without a known border inside."""
+    """A speaker's recording without a known border inside."""
 
     frames: Floats
     """`[frames, 80]`."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from funasr_mlx.architectures import recogniser
+from funasr_mlx.networks import find_recognizer
 
 ASR = Path(__file__).parent / "goldens" / "asr"
 
@@ -33,7 +33,7 @@ def _read(name):
         weights=weights,
         features=features,
         io=load_file(ASR / f"{name}.safetensors"),
-        network=recogniser(record["config"]["model"]).from_state_dict(record["config"], weights),
+        network=find_recognizer(record["config"]["model"]).from_state_dict(record["config"], weights),
     )
 
 
@@ -48,3 +48,25 @@ def asr_case():
         return known[name]
 
     return read
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hugging Face cache, offline: `hub.add(folder, "org/name")` puts a folder's files in it; `hub.root` is its path."""
+    root = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(root))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "modelscope"))
+
+    def add(folder, repo):
+        repository, commit = root / f"models--{repo.replace('/', '--')}", "0" * 40
+        snapshot = repository / "snapshots" / commit
+        for path in (snapshot, repository / "blobs", repository / "refs"):
+            path.mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        for file in folder.iterdir():
+            (repository / "blobs" / file.name).write_bytes(file.read_bytes())
+            (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+        return repo
+
+    return SimpleNamespace(root=root, add=add)

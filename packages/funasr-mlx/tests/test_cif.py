@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from funasr_mlx.cif import PredictorConfig, cif_weights, integrate_and_fire, make_predictor
+from funasr_mlx.networks.cif import PredictorConfig, cif_weights, integrate_and_fire, make_predictor
 from mlx_core.errors import ConfigError
 
 # Eighths: every sum is exact, so that the order of summation decides nothing.

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from funasr_mlx.contextual import ContextualParaformer
+from funasr_mlx.networks import ContextualParaformer
 from mlx_core.errors import ConfigError
 
 HOTWORDS = [[4, 9], [7], [11, 12, 13], [25, 3, 8, 8], [1]]

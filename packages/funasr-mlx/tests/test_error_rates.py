@@ -21,7 +21,7 @@ def test_errors_are_counted_over_all_recordings():
     assert character_error_rate(["好"], ["好。"]).rate == 0
 
 
-def test_what_is_heard_in_silence_counts():
+def test_words_recognized_in_silence_count():
     found = character_error_rate(["", "好"], ["的", "好"])
     assert (found.insertions, found.total) == (1, 1)
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_mlx.formats import FORMATS, cues_of
-from funasr_mlx.transcript import Segment, Transcript
+from funasr_mlx.text import FORMATS, Segment, Transcript, cues_of
 
 SEGMENTS = [
     Segment(0, 1230, "今天天气怎么样？"),

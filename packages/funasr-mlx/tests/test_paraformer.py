@@ -4,8 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from funasr_mlx.architectures import recogniser
-from funasr_mlx.paraformer import BiCifParaformer, Paraformer
+from funasr_mlx.networks import BiCifParaformer, Paraformer, find_recognizer
 from mlx_core.errors import ConfigError, InputError, WeightsError
 
 PLAIN = ["paraformer", "paraformer_faint", "paraformer_no_tail", "paraformer_fast"]
@@ -94,7 +93,7 @@ def test_a_loss_reaches_every_weight(asr_case):
     """The way that training goes: weights of the frames scaled to the tokens that there are."""
     from mlx.utils import tree_flatten
 
-    from funasr_mlx.cif import cif_weights
+    from funasr_mlx.networks import cif_weights
 
     case = asr_case("paraformer")
     network = Paraformer.from_state_dict(case.config, case.weights)
@@ -102,8 +101,8 @@ def test_a_loss_reaches_every_weight(asr_case):
 
     def loss(parameters):
         network.update(parameters)
-        encoder_out, mask = network.encode(features, [features.shape[1]])
-        alphas = network.predictor.alphas(encoder_out, mask)
+        encoder_out = network.encoder(features)
+        alphas = network.predictor.alphas(encoder_out, None)
         total = alphas.sum()
         embeds = cif_weights(alphas * (tokens / total), tokens) @ encoder_out
         logits = network.decoder.output_layer(network.decoder(embeds, encoder_out))
@@ -183,9 +182,9 @@ def test_weights_that_dont_fit_are_refused(asr_case):
 
 
 def test_kinds_that_arent_known_are_refused():
-    assert recogniser("BiCifParaformer") is BiCifParaformer
+    assert find_recognizer("BiCifParaformer") is BiCifParaformer
     with pytest.raises(ConfigError, match="UniASR"):
-        recogniser("UniASR")
+        find_recognizer("UniASR")
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])

@@ -1,4 +1,4 @@
-"""Long recordings, many recordings, batches and sentences, with a recogniser that says what it heard."""
+"""Long recordings, many recordings, batches and sentences, with a recognizer with a script."""
 
 import mlx.core as mx
 import numpy as np
@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from funasr_mlx import pipeline as module
 from funasr_mlx.frontend import Frontend, FrontendConfig
-from funasr_mlx.pipeline import Pipeline, quiet_cuts, sentences
-from funasr_mlx.recognizer import Recognition, Recognizer
+from funasr_mlx.pipeline import Pipeline, quiet_cuts
+from funasr_mlx.recognition import Recognition
+from funasr_mlx.recognizer import Recognizer
+from funasr_mlx.text import sentences
 from mlx_core.audio import save_wav
 from mlx_core.errors import AudioError, InputError
 

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from funasr_mlx.conversion import convert
-from funasr_mlx.punctuation import Punctuation, StreamingPunctuation, load_punctuation
-from funasr_mlx.words import jieba_splitter, split_characters
+from funasr_mlx.networks import CTTransformer, StreamingCTTransformer
+from funasr_mlx.punctuation import Punctuation, load_punctuation
+from funasr_mlx.text import jieba_splitter, split_characters
 from mlx_core.errors import ConfigError, InputError, MissingCheckpointError, TokenizerError, WeightsError
 
 GOLDENS = Path(__file__).parent / "goldens" / "punctuation"
@@ -23,7 +24,7 @@ WHOLE = [name for name, case in CASES.items() if not case.get("streaming")]
 
 def seeded_weights(case):
     """The golden's weights, by name."""
-    cls = StreamingPunctuation if case.get("streaming") else Punctuation
+    cls = StreamingCTTransformer if case.get("streaming") else CTTransformer
     like = cls.build(case["config"], {"embed.weight": mx.zeros((len(case["tokens"]), 1))}).state_dict()
     rng, weights = np.random.default_rng(SEED), {}
     for name in sorted(like):
@@ -54,11 +55,11 @@ def plain(folders):
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits(name, folders):
-    punctuation = load_punctuation(folders / name)
+    network = load_punctuation(folders / name).network
     ids = np.arange(LOGITS[name].shape[0])
     seen = 4 if CASES[name].get("streaming") else 0
-    np.testing.assert_allclose(np.array(punctuation.logits(ids, seen)), LOGITS[name], rtol=1e-5, atol=2e-5)
-    batch = np.array(punctuation.logits(mx.array(np.stack([ids, ids[::-1]])), seen))
+    np.testing.assert_allclose(np.array(network(ids, seen)), LOGITS[name], rtol=1e-5, atol=2e-5)
+    batch = np.array(network(mx.array(np.stack([ids, ids[::-1]])), seen))
     np.testing.assert_allclose(batch[0], LOGITS[name], rtol=1e-5, atol=2e-5)
 
 
@@ -100,7 +101,7 @@ def test_one_piece_of_a_stream(folders):
 def test_nothing(text, plain):
     assert plain(text) == ""
     assert plain.restore(text).marks == []
-    assert plain.logits([]).shape == (0, 6)
+    assert plain.network([]).shape == (0, 6)
 
 
 def test_words():
@@ -134,17 +135,15 @@ def test_bad_arguments(plain):
     with pytest.raises(InputError, match="string"):
         plain(b"text")
     with pytest.raises(InputError, match=r"\[B, L\]"):
-        plain.logits(np.zeros((1, 1, 1), int))
+        plain.network(np.zeros((1, 1, 1), int))
 
 
-def test_no_tokens():
-    punctuation = Punctuation.from_state_dict(CASES["plain"]["config"], seeded_weights(CASES["plain"]))
-    with pytest.raises(TokenizerError, match="no tokens"):
-        punctuation("你好")
+def test_tokens_that_dont_fit_are_refused():
+    network = CTTransformer.from_state_dict(CASES["plain"]["config"], seeded_weights(CASES["plain"]))
     with pytest.raises(TokenizerError, match="3 tokens"):
-        punctuation.use_tokens(["a", "b", "<unk>"])
+        Punctuation(network, ["a", "b", "<unk>"])
     with pytest.raises(TokenizerError, match="lack '<none>'"):
-        punctuation.use_tokens(CASES["plain"]["tokens"], unknown="<none>")
+        Punctuation(network, CASES["plain"]["tokens"], unknown="<none>")
 
 
 @pytest.mark.parametrize(
@@ -159,20 +158,26 @@ def test_no_tokens():
 def test_bad_configurations(table, changes, message):
     config = CASES["plain"]["config"]
     with pytest.raises(ConfigError, match=message):
-        Punctuation.from_state_dict(config | {table: config[table] | changes}, seeded_weights(CASES["plain"]))
+        CTTransformer.from_state_dict(config | {table: config[table] | changes}, seeded_weights(CASES["plain"]))
 
 
 def test_other_models(folders, tmp_path):
     with pytest.raises(ConfigError, match="SANMEncoder"):
-        Punctuation.from_state_dict(CASES["streaming"]["config"], {})
+        CTTransformer.from_state_dict(CASES["streaming"]["config"], {})
     with pytest.raises(WeightsError, match=r"embed\.weight"):
-        Punctuation.from_state_dict(CASES["plain"]["config"], {})
+        CTTransformer.from_state_dict(CASES["plain"]["config"], {})
     with pytest.raises(MissingCheckpointError):
         load_punctuation(tmp_path / "none")
     shutil.copytree(folders / "plain", tmp_path / "other")
     (tmp_path / "other" / "config.json").write_text('{"model": "Paraformer"}')
     with pytest.raises(ConfigError, match="Give punctuation's folder"):
         load_punctuation(tmp_path / "other")
+
+
+def test_a_model_by_its_hub_id(hub, folders):
+    punctuation = load_punctuation(hub.add(folders / "jieba", "someone/ct-punc"))
+    for row in CASES["jieba"]["results"]:
+        assert punctuation(row["text"], CASES["jieba"]["split_size"]) == row["out"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -183,6 +188,6 @@ def test_a_converted_model_is_the_same(name, folders, tmp_path):
 
 
 def test_a_saved_model_is_the_same(plain, folders, tmp_path):
-    plain.save(tmp_path / "saved", files={"tokens.json": folders / "plain" / "tokens.json"})
+    plain.network.save(tmp_path / "saved", files={"tokens.json": folders / "plain" / "tokens.json"})
     for row in CASES["plain"]["results"]:
         assert load_punctuation(tmp_path / "saved")(row["text"]) == row["out"]

@@ -1,6 +1,7 @@
 """From a folder and samples to a transcript, with the networks of the recordings; conversion; the command."""
 
 import json
+import shutil
 import struct
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from funasr_mlx import cli, streaming
 from funasr_mlx.conversion import convert
 from funasr_mlx.pipeline import Pipeline
 from funasr_mlx.recognizer import load_model, padded
-from funasr_mlx.wording import join_tokens
+from funasr_mlx.text import join_tokens
 from mlx_core.audio import save_wav
 from mlx_core.errors import (
     AudioError,
@@ -243,6 +244,24 @@ def test_folders_that_are_none(folder, tmp_path):
     (path / "model.safetensors").unlink()
     with pytest.raises(MissingCheckpointError):
         load_model(path)
+
+
+def test_pieces_have_a_longer_name_where_they_are_released(folder, hub, tmp_path):
+    released = tmp_path / "released"
+    shutil.copytree(folder("sensevoice"), released)
+    (released / "bpe.model").rename(released / "chn_jpn_yue_eng_ko_spectok.bpe.model")
+    samples = noise(2)
+    expected = load_model(folder("sensevoice")).transcribe(samples)
+    assert load_model(hub.add(released, "someone/SenseVoiceSmall")).transcribe(samples) == expected
+    convert(released, tmp_path / "converted", dtype="float32")
+    assert (tmp_path / "converted" / "bpe.model").is_file()
+    (released / "other.bpe.model").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"2 files \*\.bpe\.model: chn_jpn_yue_eng_ko_spectok.*other"):
+        load_model(released)
+    for file in released.glob("*.bpe.model"):
+        file.unlink()
+    with pytest.raises(MissingCheckpointError, match=r"no bpe\.model"):
+        load_model(released)
 
 
 def test_batches_are_padded():

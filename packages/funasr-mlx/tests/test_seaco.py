@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from funasr_mlx.lstm import LSTM
-from funasr_mlx.seaco import SeacoParaformer
+from funasr_mlx.networks import SeacoParaformer
+from funasr_mlx.networks.lstm import LSTM
 from mlx_core.errors import ConfigError, InputError
 
 HOTWORDS = [[4, 9], [7], [11, 12, 13], [25, 3, 8, 8]]

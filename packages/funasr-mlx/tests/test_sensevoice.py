@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_mlx.ctc import align, collapse
-from funasr_mlx.sensevoice import SenseVoiceOutput
+from funasr_mlx.networks import SenseVoiceOutput, align, collapse
 from mlx_core.errors import InputError
 
 ASKED = {"auto": ("auto", False), "zh_itn": ("zh", True)}

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from funasr_mlx.architectures import recogniser
 from funasr_mlx.frontend import make_frontend
-from funasr_mlx.paraformer_streaming import ChunkOutput, ParaformerStreaming
+from funasr_mlx.networks import ChunkOutput, ParaformerStreaming, find_recognizer
 from funasr_mlx.recognizer import ParaformerRecognizer
 from funasr_mlx.streaming import StreamingSession
-from funasr_mlx.wording import Vocabulary
+from funasr_mlx.text import Vocabulary
 from mlx_core.errors import AudioError, ConfigError, InputError, MissingCheckpointError
 
 GOLDENS = Path(__file__).parent / "goldens" / "streaming"
@@ -135,7 +134,9 @@ def test_text_joins_what_calls_cut(recognizer, monkeypatch):
     stream = session(recognizer, "released")
     spoken = iter([["the", "he@@"], ["ll@@"], ["o", "wor@@"], ["ld", "天"], ["a"], ["b", "wor@@"]])
     monkeypatch.setattr(
-        stream, "_hear", lambda online, samples, state, final=False: ([TOKENS.index(t) for t in next(spoken)], state)
+        stream,
+        "_recognize_chunk",
+        lambda online, samples, state, final=False: ([TOKENS.index(t) for t in next(spoken)], state),
     )
     chunk = np.zeros(stream.chunk_samples, np.float32)
     assert [stream.feed(chunk) for _ in range(4)] == ["the", "", "o", "ld天"]
@@ -160,20 +161,20 @@ def test_a_refused_call_changes_nothing(recognizer, bad):
 
 def test_a_call_that_fails_halfway_changes_nothing(recognizer, monkeypatch):
     stream, samples = session(recognizer, "nothing_after"), recording(CASES["nothing_after"]["samples"])
-    hear, heard = stream._hear, []
+    recognize, found = stream._recognize_chunk, []
 
     def failing(*arguments):
-        if len(heard) == 2:
+        if len(found) == 2:
             raise MemoryError
-        heard.append(hear(*arguments))
-        return heard[-1]
+        found.append(recognize(*arguments))
+        return found[-1]
 
     said = [stream.feed(samples[:5000])]
     with monkeypatch.context() as patch:
-        patch.setattr(stream, "_hear", failing)
+        patch.setattr(stream, "_recognize_chunk", failing)
         with pytest.raises(MemoryError):
             stream.feed(samples[5000:])
-    assert len(heard) == 2
+    assert len(found) == 2
     np.testing.assert_array_equal(stream._online._samples, samples[4480:4800])
     said.append(stream.feed(samples[5000:], final=True))
     assert "".join(said) == "".join(CASES["nothing_after"]["texts"])
@@ -255,7 +256,7 @@ def test_a_folder(recognizer, tmp_path):
 
 def test_a_whole_recording_at_once(recognizer):
     network = recognizer("released").network
-    assert recogniser("ParaformerStreaming") is ParaformerStreaming
+    assert find_recognizer("ParaformerStreaming") is ParaformerStreaming
     features = mx.array(np.random.default_rng(0).standard_normal((2, 9, 28)).astype(np.float32))
     both, alone = network(features, [9, 5]), network(features[1:, :5], [5])
     np.testing.assert_allclose(both.encoder_out[1:, :5], alone.encoder_out, atol=1e-5)

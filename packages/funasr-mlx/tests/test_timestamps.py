@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funasr_mlx.timestamps import token_times
+from funasr_mlx.text import token_times
 
 
 def peaks_at(length, *places):

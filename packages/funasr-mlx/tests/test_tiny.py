@@ -1,4 +1,4 @@
-"""The demonstration's Paraformer, trained here on a synthesiser's speech, on voices that it never heard.
+"""The demonstration's Paraformer, trained here on a synthesiser's speech, on voices outside its training set.
 
 `goldens/tiny` and the folder were made by `scripts/train_tiny_paraformer.py`.
 """
@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 from funasr_mlx import cli
 from funasr_mlx.demo import demo_clip, demo_paraformer
 from funasr_mlx.folder import open_folder
-from funasr_mlx.paraformer import Paraformer
+from funasr_mlx.networks import Paraformer
 from funasr_mlx.recognizer import load_model
-from funasr_mlx.wording import join_tokens
+from funasr_mlx.text import join_tokens
 from mlx_core.audio import load_audio
 
 # Of characters, as measured when the recordings were made, and what a processor's rounding may add.
@@ -41,7 +41,7 @@ def model():
     return Paraformer.from_state_dict(FOLDER.config, FOLDER.weights())
 
 
-def heard(model, rows):
+def recognized(model, rows):
     """Texts of a batch of features."""
     lengths = np.array([len(row) for row in rows])
     padded = mx.stack([mx.pad(row, [(0, int(lengths.max()) - len(row)), (0, 0)]) for row in rows])
@@ -56,21 +56,21 @@ def heard(model, rows):
 
 
 def character_error_rate(model, clips):
-    return jiwer.cer([text for _, text in clips], heard(model, [row for row, _ in clips]))
+    return jiwer.cer([text for _, text in clips], recognized(model, [row for row, _ in clips]))
 
 
 def size(model):
     return sum(value.nbytes for _, value in tree_flatten(model.parameters()))
 
 
-def test_voices_that_it_never_heard(model, clips):
+def test_voices_outside_the_training_set(model, clips):
     assert len(clips) == 20
     assert character_error_rate(model, clips) <= MEASURED + MARGIN
 
 
 def test_a_batch_reads_as_its_recordings_do_alone(model, clips):
     rows = [row for row, _ in clips]
-    assert heard(model, rows) == [heard(model, [row])[0] for row in rows]
+    assert recognized(model, rows) == [recognized(model, [row])[0] for row in rows]
 
 
 @pytest.mark.parametrize(("bits", "share"), [(8, 0.5), (4, 0.4)])
@@ -82,7 +82,7 @@ def test_packed_weights_read_as_well(model, clips, bits, share):
 
 
 def test_silence_says_nothing(model):
-    assert heard(model, [FRONTEND(np.zeros(16000, np.float32))]) == [""]
+    assert recognized(model, [FRONTEND(np.zeros(16000, np.float32))]) == [""]
 
 
 def test_the_folder_is_small_enough_to_ship():

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from funasr_mlx.demo import demo_recordings, demo_vad
-from funasr_mlx.vad import VAD, load_vad, merge_segments
-from funasr_mlx.vad_detector import Detector, VADOptions
+from funasr_mlx.vad import VAD, Detector, VADOptions, load_vad, merge_segments
 from mlx_core.audio import load_wav
 from mlx_core.errors import AudioError, ConfigError, InputError, MissingCheckpointError
 
@@ -75,7 +74,7 @@ def test_the_released_model(vad, recordings):
     golden = load_file(GOLDENS / "posteriors.safetensors")
     posteriors = np.array(vad(vad.frontend(recordings["vad_example.wav"])[None]))[0]
     assert posteriors.shape == (golden["silence"].size, 248)
-    # What is left is the rounding of the filter bank; the issue asks for 1e-4.
+    # The filter bank's rounding is the only difference.
     np.testing.assert_allclose(posteriors[:, 0], golden["silence"], atol=1e-4)
     np.testing.assert_allclose(posteriors[::200], golden["classes"], atol=1e-4)
 

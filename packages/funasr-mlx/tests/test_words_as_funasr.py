@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from funasr_mlx.pipeline import sentences
-from funasr_mlx.tags import rich_text
-from funasr_mlx.timestamps import token_times
-from funasr_mlx.wording import join_tokens
+from funasr_mlx.text import join_tokens, rich_text, sentences, token_times
 
 RECORD = json.loads((Path(__file__).parent / "goldens" / "words.json").read_text(encoding="utf-8"))
 

@@ -50,6 +50,35 @@ def test_conv1d(n, length, kernel, stride, padding, dilation, grouping):
     same(*both(conv1d, mx.conv1d, x, w, stride, padding, dilation, groups), kernel * per_in)
 
 
+@settings(max_examples=80)
+@given(
+    n=dims,
+    length=st.integers(1, 40),
+    kernel=st.integers(1, 7),
+    stride=dims,
+    padding=st.integers(0, 3),
+    dilation=dims,
+    block=st.integers(1, 200),
+)
+def test_depthwise(n, length, kernel, stride, padding, dilation, block):
+    """In blocks of any size, whose borders fall anywhere in a batch's rows."""
+    if length + 2 * padding < dilation * (kernel - 1) + 1:
+        return
+    x, w = draw((n, length, 6), 0), draw((6, kernel, 1), 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WINDOW_BLOCK", block)
+        same(*both(conv1d, mx.conv1d, x, w, stride, padding, dilation, 6), kernel)
+
+
+def test_depthwise_reads_no_neighbouring_row():
+    x, w = draw((3, 11, 4), 0), draw((4, 5, 1), 1)
+    with backend.override(fast_convolutions=True):
+        together = conv1d(x, w, stride=2, padding=2, groups=4)
+        for row in range(3):
+            alone = conv1d(x[row : row + 1], w, stride=2, padding=2, groups=4)
+            assert mx.array_equal(together[row : row + 1], alone)
+
+
 @settings(max_examples=40)
 @given(n=dims, length=st.integers(8, 40), kernel=st.integers(1, 7), stride=st.integers(2, 5))
 def test_strides_over_many_channels(n, length, kernel, stride):
@@ -163,6 +192,34 @@ def test_gradients(function, groups):
             assert (gradient * direction).sum().item() == pytest.approx(slope, rel=2e-2, abs=1e-2)
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 3), (2, 1), (3, 2)])
+@pytest.mark.parametrize("n", [1, 3])
+def test_depthwise_gradients(n, stride, dilation, monkeypatch):
+    """Against those of shifted slices, which MLX derives by itself."""
+    monkeypatch.setattr(module, "_WINDOW_BLOCK", 40)
+    x, w, cotangent = draw((n, 17, 4), 0), draw((4, 3, 1), 1), draw((n, 100, 4), 2)
+
+    def slices(x, w):
+        padded = mx.pad(x, [(0, 0), (1, 1), (0, 0)])
+        count = (padded.shape[1] - 2 * dilation - 1) // stride + 1
+        cuts = [padded[:, k * dilation : k * dilation + (count - 1) * stride + 1 : stride] for k in range(3)]
+        return sum(cut * w[:, k, 0] for k, cut in enumerate(cuts))
+
+    def loss(function):
+        def value(x, w):
+            y = function(x, w)
+            return (y * cotangent[:, : y.shape[1]]).sum()
+
+        return value
+
+    with backend.override(fast_convolutions=True):
+        ours = loss(lambda x, w: conv1d(x, w, stride, 1, dilation, 4))
+        found = mx.grad(ours, argnums=(0, 1))(x, w)
+        mx.eval(found)
+    for gradient, wanted in zip(found, mx.grad(loss(slices), argnums=(0, 1))(x, w), strict=True):
+        np.testing.assert_allclose(np.array(gradient), np.array(wanted), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
 def test_half_precision_comes_back_as_it_went_in(dtype):
     x, w = draw((1, 12, 4), 0).astype(dtype), draw((6, 3, 4), 1).astype(dtype)
@@ -173,7 +230,7 @@ def test_half_precision_comes_back_as_it_went_in(dtype):
     assert mx.allclose(out.astype(mx.float32), wanted, rtol=1e-2, atol=1e-2)
 
 
-def test_what_products_are_not_for_goes_to_mlx():
+def test_other_inputs_go_to_mlx():
     w = draw((4, 3, 4), 1)
     for x, padding in ((draw((0, 12, 4), 0), 0), (draw((1, 12, 4), 0), -1)):
         fast, plain = both(conv1d, mx.conv1d, x, w, 1, padding)

@@ -1,18 +1,23 @@
 """FunASR's speech recognition on Apple's MLX."""
 
-from .contextual import ContextualParaformer
 from .conversion import convert
 from .demo import demo_clip, demo_paraformer, demo_recordings, demo_vad
 from .frontend import Frontend, FrontendConfig
-from .paraformer import BiCifParaformer, Paraformer, ParaformerOutput
-from .paraformer_streaming import ParaformerStreaming
+from .networks import (
+    BiCifParaformer,
+    ContextualParaformer,
+    Paraformer,
+    ParaformerOutput,
+    ParaformerStreaming,
+    SeacoParaformer,
+    SenseVoiceOutput,
+    SenseVoiceSmall,
+)
 from .pipeline import Pipeline
 from .punctuation import Punctuation, load_punctuation
 from .recognizer import Recognizer, load_model
-from .seaco import SeacoParaformer
-from .sensevoice import SenseVoiceOutput, SenseVoiceSmall
 from .streaming import StreamingSession
-from .transcript import Segment, Transcript
+from .text import Segment, Transcript
 from .vad import VAD, VADStream, load_vad, merge_segments
 
 __all__ = [

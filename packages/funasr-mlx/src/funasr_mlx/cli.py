@@ -15,7 +15,7 @@ from mlx_core.terminal import exit_status, fail, note, progress, stdin
 if TYPE_CHECKING:
     from .pipeline import Pipeline
     from .streaming import StreamingSession
-    from .transcript import Transcript
+    from .text import Transcript
 
 _FORMATS = ("text", "json", "srt", "vtt", "tsv")
 _DEMO = "demo"
@@ -35,29 +35,33 @@ def _parser() -> argparse.ArgumentParser:
     model = argparse.ArgumentParser(add_help=False)
     group = model.add_argument_group("model")
     group.add_argument(
-        "--model", metavar="DIR", help="a recogniser's folder (default: a tiny one that knows a few dozen words)"
+        "--model",
+        metavar="MODEL",
+        help="a recognizer's folder or hub id (default: a tiny one that knows a few dozen words)",
     )
     group.add_argument(
-        "--vad", metavar="DIR", help="FSMN-VAD's folder, or `demo` for the released one of the demo wheel"
+        "--vad", metavar="MODEL", help="FSMN-VAD's folder or hub id, or `demo` for the released one of the demo wheel"
     )
-    group.add_argument("--punc", metavar="DIR", help="CT-Transformer's folder")
-    group.add_argument("--hotwords", metavar="WORDS", help="words to listen for, with blanks between")
+    group.add_argument("--punc", metavar="MODEL", help="CT-Transformer's folder or hub id")
+    group.add_argument("--hotwords", metavar="WORDS", help="hotwords, with blanks between")
     group.add_argument("--language", default="auto", help="SenseVoice's: auto, zh, en, yue, ja, ko (default: auto)")
     group.add_argument("--itn", action=argparse.BooleanOptionalAction, default=True, help="SenseVoice: write digits")
-    group.add_argument("--batch-seconds", type=float, default=60.0, metavar="N", help="audio recognised at once")
+    group.add_argument("--batch-seconds", type=float, default=60.0, metavar="N", help="audio recognized at once")
     group.add_argument("--merge-seconds", type=float, metavar="N", help="join neighbouring stretches up to this length")
 
-    command = commands.add_parser("transcribe", parents=[model], help="write down what recordings say")
+    command = commands.add_parser("transcribe", parents=[model], help="transcribe recordings")
     command.add_argument("files", nargs="*", metavar="FILE", help="sound files (default: a recording of the demo)")
     command.add_argument("--format", choices=_FORMATS, default="text")
     command.add_argument("--output-dir", type=Path, metavar="DIR", help="write NAME.FORMAT for each file there")
-    command.add_argument("--stream", action="store_true", help="show text as it is heard (a streaming model)")
+    command.add_argument("--stream", action="store_true", help="show text as it is recognized (a streaming model)")
     command.add_argument("--mic", action="store_true", help="listen to the microphone (a streaming model)")
     command.set_defaults(run=_transcribe)
 
-    command = commands.add_parser("vad", help="tell where recordings have speech")
+    command = commands.add_parser("vad", help="print the times of speech in recordings")
     command.add_argument("files", nargs="*", metavar="FILE", help="sound files (default: a recording of the demo)")
-    command.add_argument("--model", default=_DEMO, metavar="DIR", help="FSMN-VAD's folder (default: the released one)")
+    command.add_argument(
+        "--model", default=_DEMO, metavar="MODEL", help="FSMN-VAD's folder or hub id (default: released)"
+    )
     command.add_argument("--max-end-silence", type=int, metavar="MS", help="silence that ends a stretch")
     command.add_argument("--max-segment", type=int, metavar="MS", help="the longest stretch")
     command.add_argument("--threshold", type=float, metavar="X", help="speech_noise_thres: higher finds less speech")
@@ -66,26 +70,28 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("punctuate", help="restore punctuation in text")
     command.add_argument("text", nargs="?", help="the text (default: standard input)")
-    command.add_argument("--punc", required=True, metavar="DIR", help="CT-Transformer's folder")
+    command.add_argument("--punc", required=True, metavar="MODEL", help="CT-Transformer's folder or hub id")
     command.set_defaults(run=_punctuate)
 
     command = commands.add_parser("convert", help="write FunASR's folder of a model as safetensors")
-    command.add_argument("source", help="a folder with config.yaml and model.pt")
+    command.add_argument("source", help="a folder with config.yaml and model.pt, or a hub id")
     command.add_argument("folder", help="the folder to write, which must not exist")
     command.add_argument("--dtype", choices=["float16", "float32"], default="float16")
     command.add_argument("--bits", type=int, choices=[4, 8], help="pack the linear layers")
     command.add_argument("--group-size", type=int, choices=[32, 64, 128], default=64)
     command.set_defaults(run=_convert)
 
-    command = commands.add_parser("evaluate", parents=[model], help="count errors against what was really said")
-    command.add_argument("references", help="Kaldi's `text`: a recording's name, then what is said in it, a line")
+    command = commands.add_parser("evaluate", parents=[model], help="count errors against reference texts")
+    command.add_argument("references", help="Kaldi's `text`: a line is a recording's name, then its text")
     command.add_argument("files", nargs="+", metavar="FILE", help="sound files, named as there")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_evaluate)
 
     command = commands.add_parser("bench", help="time recognition: seconds of computing per second of audio (RTF)")
     command.add_argument("file", nargs="?", metavar="FILE", help="a sound file (default: noise)")
-    command.add_argument("--model", metavar="DIR", help="(default: Paraformer-large's sizes with random weights)")
+    command.add_argument(
+        "--model", metavar="MODEL", help="a folder or hub id (default: Paraformer-large's sizes with random weights)"
+    )
     command.add_argument("--seconds", type=float, default=15.0, metavar="N", help="of noise")
     command.add_argument("--batch", type=int, action="append", metavar="N", help="may be repeated (default: 1 and 4)")
     command.add_argument("--rounds", type=int, default=3, metavar="N")
@@ -120,7 +126,7 @@ def _transcribe(args: argparse.Namespace) -> int:
 def _write(transcript: Transcript, file: Path, name: str, folder: Path | None, several: bool) -> None:
     from mlx_core.files import atomic_file
 
-    from .formats import FORMATS
+    from .text import FORMATS
 
     text = FORMATS[name](transcript)
     if folder is not None:
@@ -137,19 +143,21 @@ def _write(transcript: Transcript, file: Path, name: str, folder: Path | None, s
 
 
 def _listen(args: argparse.Namespace) -> int:
-    """Text as it is heard."""
+    """Print text as it is recognized, of files or of the microphone."""
     from .recognizer import load_model
     from .streaming import StreamingSession
 
     if args.model is None:
-        raise InputError("--stream and --mic need a streaming model (ParaformerStreaming): name its folder by --model.")
+        raise InputError(
+            "--stream and --mic need a streaming model (ParaformerStreaming): name its folder or hub id by --model."
+        )
     if args.format != "text" or args.output_dir or args.vad or args.punc or args.hotwords:
         raise InputError(
             "--stream and --mic print text alone: --format, --output-dir, --vad, --punc and --hotwords don't go with them."
         )
     session = StreamingSession(load_model(args.model))
     if args.mic:
-        return _hear_microphone(session)
+        return _listen_to_microphone(session)
     step = session.sample_rate * _MIC_BLOCK_MS // 1000
     status = 0
     for file in args.files or [_demo_clip(args.model)]:
@@ -167,7 +175,7 @@ def _listen(args: argparse.Namespace) -> int:
 
 
 def _show(session: StreamingSession, shown: str) -> str:
-    """Print what is new in the text, or all of it where letters that were shown have become an abbreviation."""
+    """Print the new part of the text, or all of it where letters that were shown have become an abbreviation."""
     text = session.text
     if text.startswith(shown):
         print(text[len(shown) :], end="", flush=True)
@@ -176,12 +184,12 @@ def _show(session: StreamingSession, shown: str) -> str:
     return text
 
 
-def _hear_microphone(session: StreamingSession) -> int:
+def _listen_to_microphone(session: StreamingSession) -> int:
     try:
         import sounddevice
     except (ImportError, OSError) as error:  # OSError: there is no PortAudio
         raise InputError(
-            f'the microphone is heard through sounddevice, which can\'t be imported ({error}). Install "funasr-mlx[mic]".'
+            f'the microphone is read through sounddevice, which can\'t be imported ({error}). Install "funasr-mlx[mic]".'
         ) from error
     note("Listening; Ctrl-C ends.")
     shown = ""
@@ -193,7 +201,7 @@ def _hear_microphone(session: StreamingSession) -> int:
                 if session.feed(samples[:, 0]):
                     shown = _show(session, shown)
     except sounddevice.PortAudioError as error:
-        raise InputError(f"the microphone can't be heard: {error}.") from error
+        raise InputError(f"the microphone can't be read: {error}.") from error
     except KeyboardInterrupt:
         session.feed([], final=True)
         _show(session, shown)
@@ -203,10 +211,10 @@ def _hear_microphone(session: StreamingSession) -> int:
 
 def _vad(args: argparse.Namespace) -> int:
     from .demo import demo_recordings
-    from .recognizer import read_samples
+    from .frontend import read_samples
     from .vad import load_vad
 
-    vad = load_vad(_vad_folder(args.model))
+    vad = load_vad(_vad_model(args.model))
     thresholds = {
         "max_end_silence_time": args.max_end_silence,
         "max_single_segment_time": args.max_segment,
@@ -258,16 +266,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     files = [Path(file) for file in args.files]
     unknown = [str(file) for file in files if file.stem not in references and file.name not in references]
     if unknown:
-        raise InputError(f"{args.references} doesn't say what is said in {', '.join(unknown[:5])}.")
+        raise InputError(f"{args.references} has no text of {', '.join(unknown[:5])}.")
     pipeline = _pipeline(args)
-    said, heard = [], []
+    expected, hypotheses = [], []
     results = pipeline.transcribe_many(files, on_progress=progress("seconds of audio"), **_options(args))
     for file, result in zip(files, results, strict=True):
         if isinstance(result, MLXCoreError):
             raise result
-        said.append(references.get(file.stem, references.get(file.name, "")))
-        heard.append(result.text)
-    cer, wer = character_error_rate(said, heard), word_error_rate(said, heard)
+        expected.append(references.get(file.stem, references.get(file.name, "")))
+        hypotheses.append(result.text)
+    cer, wer = character_error_rate(expected, hypotheses), word_error_rate(expected, hypotheses)
     if args.json:
         print(json.dumps({"cer": cer.__dict__, "wer": wer.__dict__, "recordings": len(files)}))
     else:
@@ -314,11 +322,11 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
 
     if args.model is None:
         note(
-            "no --model: this is the demonstration, a tiny Paraformer that learnt a few dozen words from synthetic voices."
+            "no --model: this is the demonstration, a tiny Paraformer that was trained on a few dozen words of synthetic voices."
         )
     return Pipeline(
         load_model(demo_paraformer() if args.model is None else args.model),
-        load_vad(_vad_folder(args.vad)) if args.vad else None,
+        load_vad(_vad_model(args.vad)) if args.vad else None,
         load_punctuation(args.punc) if args.punc else None,
         batch_seconds=args.batch_seconds,
         merge_seconds=args.merge_seconds,
@@ -329,10 +337,11 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {"hotwords": args.hotwords, "language": args.language, "itn": args.itn}
 
 
-def _vad_folder(name: str) -> Path:
+def _vad_model(name: str) -> str | Path:
+    """The folder or hub id of the VAD that is named."""
     from .demo import demo_vad
 
-    return demo_vad() if name == _DEMO else Path(name)
+    return demo_vad() if name == _DEMO else name
 
 
 def _demo_clip(model: str | None) -> Path:

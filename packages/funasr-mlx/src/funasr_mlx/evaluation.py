@@ -1,6 +1,6 @@
 """Error rates: CER by character, WER by word, over all recordings together.
 
-Text is compared in capitals and without what is neither a letter, a digit nor Chinese, as FunASR's published figures
+Text is compared in capitals, without anything but letters, digits and Chinese, as FunASR's published figures
 are (https://arxiv.org/abs/2206.08317). jiwer counts.
 """
 
@@ -17,7 +17,7 @@ from mlx_core.errors import InputError
 if TYPE_CHECKING:
     import jiwer
 
-_NOT_SAID = re.compile(r"[^\w一-鿿]|_")
+_IGNORED = re.compile(r"[^\w一-鿿]|_")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ErrorRate:
     """Errors over all references together."""
 
     rate: float
-    """Of what the references hold; above 1 where more is wrong than there is."""
+    """Errors over the length of the references; above 1 where there are more errors than that."""
     substitutions: int
     deletions: int
     insertions: int
@@ -36,8 +36,8 @@ class ErrorRate:
 def normalize(text: str, *, words: bool = False) -> str:
     """In capitals, nothing but letters, digits and Chinese; with `words` blanks between words stay."""
     if words:
-        return " ".join(filter(None, (_NOT_SAID.sub("", word.upper()) for word in text.split())))
-    return _NOT_SAID.sub("", text.upper())
+        return " ".join(filter(None, (_IGNORED.sub("", word.upper()) for word in text.split())))
+    return _IGNORED.sub("", text.upper())
 
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRate:
@@ -57,7 +57,7 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Err
 
 
 def read_references(path: str | Path) -> dict[str, str]:
-    """Kaldi's `text`: a recording's name, then what is said in it, a line. Raises InputError."""
+    """Kaldi's `text`: a line is a recording's name, then its text. Raises InputError."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -74,7 +74,7 @@ def read_references(path: str | Path) -> dict[str, str]:
             raise InputError(f"{path}, line {number}: {name} stands there twice.")
         result[name] = text.strip()
     if not result:
-        raise InputError(f"{path} is empty: expected lines of a recording's name and what is said in it.")
+        raise InputError(f"{path} is empty: expected lines of a recording's name and its text.")
     return result
 
 
@@ -91,7 +91,7 @@ def _pairs(references: Sequence[str], hypotheses: Sequence[str], *, words: bool)
 
 
 def _said(pairs: Iterable[tuple[str, str]], blank: str) -> list[tuple[str, str]]:
-    """Where a reference is silent jiwer can't count: what was heard there is added to the neighbour's."""
+    """The pairs whose reference isn't empty, as jiwer wants; hypotheses of the others join their neighbour's."""
     result: list[tuple[str, str]] = []
     spare = ""
     for reference, hypothesis in pairs:

@@ -1,4 +1,4 @@
-"""A model's folder: FunASR's own (config.yaml, model.pt) or ours (config.json, safetensors), and what lies beside.
+"""A model's folder: FunASR's own (config.yaml, model.pt) or ours (config.json, safetensors), and its companions.
 
 am.mvn, the tokens, seg_dict, bpe.model and jieba_usr_dict have the same names in both.
 """
@@ -6,7 +6,6 @@ am.mvn, the tokens, seg_dict, bpe.model and jieba_usr_dict have the same names i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,19 @@ from typing import Any
 import mlx.core as mx
 import yaml
 
-from mlx_core.checkpoints import load_pytorch_checkpoint, load_weights, state_dict_of
+from mlx_core.checkpoints import load_pytorch_checkpoint, load_weights, resolve, state_dict_of
 from mlx_core.config import read_json
 from mlx_core.errors import ConfigError, MissingCheckpointError, TokenizerError
 
+from .config import table
 from .frontend import Frontend, make_frontend
+from .text import Pieces
 
-# What is copied as it is from FunASR's folder to ours.
 COMPANIONS = ("am.mvn", "tokens.json", "tokens.txt", "seg_dict", "bpe.model", "jieba_usr_dict")
+"""Files beside the weights, copied as they are from FunASR's folder to ours; bpe.model may have a longer name there."""
+
+HUB_PATTERNS = ("*.yaml", "model*.pt", "*.mvn", "seg_dict*", "jieba_usr_dict*")
+"""The files of FunASR's that a hub's repository is asked for beside those of language models."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,29 @@ class Folder:
         return table(self.config, name)
 
     def file(self, name: str) -> Path | None:
-        """A companion's path, None where there is none."""
+        """A companion's path, None where there is none. Raises ConfigError for several vocabularies of pieces.
+
+        SenseVoice's bpe.model is released with a prefix, as chn_jpn_yue_eng_ko_spectok.bpe.model.
+        """
         path = self.path / name
-        return path if path.is_file() else None
+        if path.is_file():
+            return path
+        if name != "bpe.model":
+            return None
+        found = sorted(self.path.glob("*.bpe.model"))
+        if len(found) > 1:
+            raise ConfigError(
+                f"{self.path} has {len(found)} files *.bpe.model: {', '.join(file.name for file in found)}. Call the "
+                "model's bpe.model."
+            )
+        return found[0] if found else None
+
+    def pieces(self) -> Pieces:
+        """SenseVoice's vocabulary, bpe.model. Raises MissingCheckpointError, TokenizerError."""
+        path = self.file("bpe.model")
+        if path is None:
+            raise MissingCheckpointError(f"{self.path} has no bpe.model. The folder is incomplete.")
+        return Pieces(path)
 
     def frontend(self) -> Frontend:
         """The front end. Raises ConfigError, WeightsError."""
@@ -78,11 +102,14 @@ class Folder:
 
 
 def open_folder(path: str | Path) -> Folder:
-    """The folder of a model. Raises MissingCheckpointError where there is none, ConfigError for a bad one."""
-    path = Path(path)
+    """The folder of a model, by its path or hub id (org/name).
+
+    Raises MissingCheckpointError where there is none, HubError where the hub can't give it, ConfigError for a bad one.
+    """
+    path = resolve(path, patterns=HUB_PATTERNS)
     if not path.is_dir():
         raise MissingCheckpointError(
-            f"{path} is no folder. Give one that holds config.yaml or config.json and weights."
+            f"{path} is no folder. Give one that holds config.yaml or config.json and weights, or a hub id (org/name)."
         )
     if (path / "config.json").is_file():
         config = read_json(path / "config.json")
@@ -104,13 +131,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold a table; found {type(found).__name__}.")
     return found
-
-
-def table(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The table `name` of a configuration; empty where there is none or it is null. Raises ConfigError."""
-    found = config.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping):
-        raise ConfigError(f"the configuration's {name!r} must be a table; found {type(found).__name__}.")
-    return dict(found)

@@ -15,16 +15,15 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
 from mlx_core.audio.samples import quietest_place
 from mlx_core.errors import InputError, MLXCoreError
 
+from .frontend import Audio, Samples
 from .punctuation import Punctuation
-from .recognizer import Audio, Hotwords, Options, Recognition, Recognizer
-from .transcript import Segment, Transcript, join_words
+from .recognition import Hotwords, Recognition, RecognitionOptions, SpeechRecognizer
+from .text import Segment, Times, Transcript, join_texts, sentences
 from .vad import VAD, merge_segments
-from .wording import Times
 
 OnProgress = Callable[[float, float], None]
 """Called with the seconds of audio that are done, and those that are known of so far."""
@@ -36,16 +35,12 @@ _QUIET_MS = 100
 _SEARCH_SHARE = 0.25  # of a stretch's end, in which a quiet place is looked for
 _POOL_BATCHES = 8  # so many batches' worth of speech is gathered, to find stretches of similar lengths
 
-_MARKS, _ENGLISH_MARKS = "，。？、", ",.?,"  # FunASR's, by number from 2
-
-_Samples = npt.NDArray[np.float32]
-
 
 @dataclass
 class _Recording:
-    """What is known of a recording while its stretches are worked on."""
+    """A recording while its stretches are worked on."""
 
-    samples: _Samples
+    samples: Samples
     spans: list[Times]
     done: list[Recognition | None]
     error: MLXCoreError | None = None
@@ -59,14 +54,14 @@ class Pipeline:
     """`Pipeline(load_model(...), load_vad(...), load_punctuation(...)).transcribe("talk.mp3")`.
 
     vad: finds speech; without one recordings are cut at quiet places into stretches of at most a minute. punctuation:
-    restores it, and with it sentences. batch_seconds: of audio, padding included, that are recognised at once.
-    merge_seconds: neighbouring stretches are joined up to this length, None for not at all. vad_options: what
-    `VAD.segment` takes.
+    restores it, and with it sentences. batch_seconds: of audio, padding included, that are recognized at once.
+    merge_seconds: neighbouring stretches are joined up to this length, None for not at all. vad_options: arguments of
+    `VAD.segment`.
     """
 
     def __init__(
         self,
-        asr: Recognizer,
+        asr: SpeechRecognizer,
         vad: VAD | None = None,
         punctuation: Punctuation | None = None,
         *,
@@ -91,7 +86,7 @@ class Pipeline:
         sample_rate: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> Transcript:
-        """What is said in a recording: a file's path, or samples `[S]` at `sample_rate` Hz (None: the model's).
+        """The transcript of a recording: a file's path, or samples `[S]` at `sample_rate` Hz (None: the model's).
 
         The options are those of `Recognizer.transcribe`. Raises AudioError, InputError.
         """
@@ -115,7 +110,7 @@ class Pipeline:
         """A transcript for each recording, in their order, as soon as it is known; for one that can't be read its
         error.
         """
-        options = Options(hotwords, language, itn)
+        options = RecognitionOptions(hotwords, language, itn)
         waiting: list[_Recording] = []
         pool: list[tuple[_Recording, int]] = []
         known = done = 0.0
@@ -147,8 +142,8 @@ class Pipeline:
             return _Recording(np.zeros(0, np.float32), [], [], error)
         return _Recording(samples, spans, [None] * len(spans))
 
-    def _spans(self, samples: _Samples) -> list[Times]:
-        """Where speech is, in milliseconds."""
+    def _spans(self, samples: Samples) -> list[Times]:
+        """The stretches of speech, in milliseconds."""
         rate = self.asr.sample_rate
         if self.vad is None:
             cuts = quiet_cuts(samples, rate, MAX_SECONDS)
@@ -161,7 +156,7 @@ class Pipeline:
     def _seconds(self, pool: Sequence[tuple[_Recording, int]]) -> float:
         return sum(end - start for start, end in (recording.spans[at] for recording, at in pool)) / 1000
 
-    def _recognize(self, pool: list[tuple[_Recording, int]], options: Options) -> float:
+    def _recognize(self, pool: list[tuple[_Recording, int]], options: RecognitionOptions) -> float:
         """Take the longest stretches from the pool, as many as a batch holds; returns their seconds."""
         pool.sort(key=lambda item: item[0].spans[item[1]][1] - item[0].spans[item[1]][0])
         start, end = pool[-1][0].spans[pool[-1][1]]
@@ -172,9 +167,9 @@ class Pipeline:
         for recording, at in batch:
             first, last = (ms * rate // 1000 for ms in recording.spans[at])
             features.append(self.asr.frontend(recording.samples[first:last]))
-        heard = self.asr.recognize(features, options)
-        mx.clear_cache()  # batches differ in size: what was freed would pile up
-        for (recording, at), recognition in zip(batch, heard, strict=True):
+        recognitions = self.asr.recognize(features, options)
+        mx.clear_cache()  # batches differ in size: freed buffers would pile up
+        for (recording, at), recognition in zip(batch, recognitions, strict=True):
             recording.done[at] = recognition
             recording.missing -= 1
         return self._seconds(batch)
@@ -186,30 +181,30 @@ class Pipeline:
 
     def _transcript(self, recording: _Recording) -> Transcript:
         duration = len(recording.samples) * 1000 // self.asr.sample_rate
-        heard = [
+        spoken = [
             (span, recognition)
             for span, recognition in zip(recording.spans, recording.done, strict=True)
             if recognition is not None and recognition.raw_text
         ]
-        if not heard:
+        if not spoken:
             return Transcript(duration_ms=duration)
-        tokens = [token for _, recognition in heard for token in recognition.tokens]
-        shifted = [[(a + span[0], b + span[0]) for a, b in recognition.timestamps] for span, recognition in heard]
+        tokens = [token for _, recognition in spoken for token in recognition.tokens]
+        shifted = [[(a + span[0], b + span[0]) for a, b in recognition.timestamps] for span, recognition in spoken]
         timestamps = [times for stretch in shifted for times in stretch]
         segments = [
-            _stretch(span, recognition, times) for (span, recognition), times in zip(heard, shifted, strict=True)
+            _stretch(span, recognition, times) for (span, recognition), times in zip(spoken, shifted, strict=True)
         ]
-        text = _join(recognition.text for _, recognition in heard)
-        raw = " ".join(recognition.raw_text for _, recognition in heard)
+        text = join_texts(recognition.text for _, recognition in spoken)
+        raw = " ".join(recognition.raw_text for _, recognition in spoken)
         # SenseVoice writes punctuation itself
-        if self.punctuation is not None and not any(recognition.language for _, recognition in heard):
-            restored = self.punctuation.restore(_join(recognition.raw_text for _, recognition in heard))
+        if self.punctuation is not None and not any(recognition.language for _, recognition in spoken):
+            restored = self.punctuation.restore(join_texts(recognition.raw_text for _, recognition in spoken))
             text = restored.text
             if len(restored.marks) == len(timestamps):
-                words = [word for _, recognition in heard for word in recognition.raw_text.split()]
+                words = [word for _, recognition in spoken for word in recognition.raw_text.split()]
                 segments = sentences(restored.marks, timestamps, words)
-        first = heard[0][1]
-        emotions = [recognition.emotion for _, recognition in heard if recognition.emotion]
+        first = spoken[0][1]
+        emotions = [recognition.emotion for _, recognition in spoken if recognition.emotion]
         return Transcript(
             text,
             tokens,
@@ -219,11 +214,11 @@ class Pipeline:
             raw,
             first.language,
             max(emotions, key=emotions.count) if emotions else None,
-            list(dict.fromkeys(event for _, recognition in heard for event in recognition.events)),
+            list(dict.fromkeys(event for _, recognition in spoken for event in recognition.events)),
         )
 
 
-def quiet_cuts(samples: _Samples, rate: int, max_seconds: float) -> list[int]:
+def quiet_cuts(samples: Samples, rate: int, max_seconds: float) -> list[int]:
     """Places from 0 to the end that cut samples `[S]` into stretches of at most `max_seconds`: where, in the last
     quarter of a stretch, a tenth of a second has the least energy. Nothing for no samples.
     """
@@ -236,42 +231,6 @@ def quiet_cuts(samples: _Samples, rate: int, max_seconds: float) -> list[int]:
     return [*cuts, len(samples)] if len(samples) else [0]
 
 
-def sentences(marks: Sequence[int], timestamps: Sequence[Times], words: Sequence[str]) -> list[Segment]:
-    """Segments that end at punctuation: marks by number as FunASR has them (1: none, 2: comma, 3: full stop, 4:
-    question mark, 5: enumeration comma), with a time each.
-
-    Reference: FunASR 1.4.16, `timestamp_sentence`. Marks are Chinese unless no word is.
-    """
-    signs = _ENGLISH_MARKS if not any(ord(character) > 0x2E7F for word in words for character in word) else _MARKS
-    result: list[Segment] = []
-    said: list[str] = []
-    times: list[Times] = []
-    for mark, time, word in itertools.zip_longest(marks, timestamps, words):
-        if word is not None:
-            said.append(word)
-        if time is not None:
-            times.append(time)
-        if mark is not None and mark > 1:
-            # words that have no time of their own stand where the sentence before them ended
-            start, end = (times[0][0], times[-1][1]) if times else (result[-1].end_ms,) * 2 if result else (0, 0)
-            result.append(Segment(start, end, join_words(said) + signs[mark - 2], said, times))
-            said, times = [], []
-    if said:
-        start, end = (times[0][0], times[-1][1]) if times else (result[-1].end_ms,) * 2 if result else (0, 0)
-        result.append(Segment(start, end, join_words(said), said, times))
-    return result
-
-
 def _stretch(span: Times, recognition: Recognition, times: list[Times]) -> Segment:
     start, end = (times[0][0], times[-1][1]) if times else span
     return Segment(start, end, recognition.text, recognition.tokens, times)
-
-
-def _join(texts: Iterable[str]) -> str:
-    """Stretches' texts, with a blank between unless both sides are Chinese."""
-    joined = ""
-    for text in texts:
-        if joined and text and not ("\u3400" <= joined[-1] <= "\u9fff" and "\u3400" <= text[0] <= "\u9fff"):
-            joined += " "
-        joined += text
-    return joined

@@ -1,8 +1,8 @@
-"""Text while somebody speaks.
+"""Streaming recognition: text while somebody speaks.
 
-Samples come in pieces of any size; each chunk that they complete is recognised at once. What one call gives is FunASR's
-text of the same samples, which reads badly in English: words have no space between calls, and one whose pieces come
-with different chunks is cut. `text` puts all of it together.
+Samples come in pieces of any size; each chunk that they complete is recognized at once. A call returns FunASR's text of
+the same samples, which reads badly in English: words have no space between calls, and one whose pieces come with
+different chunks is cut. `text` puts all of it together.
 Reference: FunASR 1.4.16, `models/paraformer_streaming`.
 """
 
@@ -16,14 +16,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_core.audio.samples import AnySamples, Samples, as_samples
-from mlx_core.errors import AudioError, ConfigError
+from mlx_core.errors import ConfigError
 
-from .online import OnlineFrontend
-from .paraformer import setting
-from .paraformer_streaming import ParaformerStreaming, StreamState, make_chunks
+from .config import setting
+from .frontend import AnySamples, OnlineFrontend, Samples, mono_samples
+from .networks import ParaformerStreaming, StreamState, make_chunks
 from .recognizer import ParaformerRecognizer, Recognizer, load_model
-from .wording import join_tokens
+from .text import join_tokens
 
 
 class StreamingSession:
@@ -46,7 +45,7 @@ class StreamingSession:
         encoder_chunk_look_back: int = 4,
         decoder_chunk_look_back: int = 1,
     ) -> None:
-        """model: as `load_model` gives it, or its folder. The others are FunASR's; see `ChunkConfig`.
+        """model: as `load_model` gives it, its folder, or its hub id. The others are FunASR's; see `ChunkConfig`.
 
         Raises ConfigError for a model that isn't a streaming one, InputError for sizes, and as `load_model`.
         """
@@ -54,14 +53,16 @@ class StreamingSession:
         network = getattr(recognizer, "network", None)
         if not isinstance(recognizer, ParaformerRecognizer) or not isinstance(network, ParaformerStreaming):
             kind = getattr(network, "model_type", type(model).__name__)
-            raise ConfigError(f"a stream needs a ParaformerStreaming; found a {kind}. Name another model's folder.")
+            raise ConfigError(
+                f"a stream needs a ParaformerStreaming; found a {kind}. Name another model's folder or hub id."
+            )
         self.recognizer = recognizer
         self._network = network
         self._chunks = make_chunks(chunk_size, encoder_chunk_look_back, decoder_chunk_look_back)
         frontend = recognizer.frontend.config
         self._frame_samples = frontend.fbank().shift_samples * frontend.lfr_n  # 960 in every released model
         names = (("blank_id", 0), ("sos", 1), ("eos", 2))
-        self._not_said = [int(setting(network.checkpoint_config, name, default)) for name, default in names]
+        self._silent_ids = [int(setting(network.checkpoint_config, name, default)) for name, default in names]
         self.reset()
 
     @property
@@ -76,13 +77,13 @@ class StreamingSession:
 
     @property
     def text(self) -> str:
-        """All that was heard so far of this recording, or of the one that ended last: pieces of words that came with
+        """The text so far of this recording, or of the one that ended last: pieces of words that came with
         different chunks are joined, and English words have spaces between them.
         """
         return join_tokens(self.recognizer.vocabulary.decode(self._ids)).text
 
     def reset(self) -> None:
-        """Forget what was heard: another recording begins."""
+        """Drop text and state: another recording begins."""
         self._ids = array("i")
         self._begin()
 
@@ -90,24 +91,22 @@ class StreamingSession:
         """The next samples `[S]`, floats in [-1, 1] at `sample_rate`, of any number -> the text of the chunks that they
         complete, which is often empty.
 
-        final: the recording ends here; the next piece begins another. What is then left is recognised too, unless it
-        is less than a frame, 60 ms, as in the reference; of a recording that short nothing is said. Raises AudioError
-        for NaN, infinity or several channels. A call that raises leaves everything as it was.
+        final: the recording ends here; the next piece begins another. The samples that are left are recognized too,
+        unless they are less than a frame, 60 ms, as in the reference; a recording that short has no text. Raises
+        AudioError for NaN, infinity or several channels. A call that raises leaves everything as it was.
         """
-        known = as_samples(samples)
-        if known.ndim != 1:
-            raise AudioError(f"samples must be [samples], found {list(known.shape)}. Mix channels, or take one.")
+        known = mono_samples(samples)
         if self._samples.size:
             known = np.concatenate([self._samples, known])
         online, state, size = copy.copy(self._online), self._state, self.chunk_samples
         new: list[int] = []
         count = known.size // size
         for i in range(count):
-            ids, state = self._hear(online, known[i * size : (i + 1) * size], state)
+            ids, state = self._recognize_chunk(online, known[i * size : (i + 1) * size], state)
             new += ids
         rest = known[count * size :]
         if final:
-            ids, state = self._hear(online, rest, state, final)
+            ids, state = self._recognize_chunk(online, rest, state, final)
             new += ids
         text = join_tokens(self.recognizer.vocabulary.decode(new)).text
         # From here on nothing raises.
@@ -127,7 +126,7 @@ class StreamingSession:
         self._state = self._network.start(self._chunks)
         self._samples = np.zeros(0, np.float32)
 
-    def _hear(
+    def _recognize_chunk(
         self, online: OnlineFrontend, samples: Samples, state: StreamState, final: bool = False
     ) -> tuple[list[int], StreamState]:
         """The tokens of a chunk."""
@@ -135,11 +134,11 @@ class StreamingSession:
         if not final or samples.size >= self._frame_samples:
             features = online.rows(online.frames(samples)[0], final)[None]
         if features is None or not features.shape[1]:
-            # Without a frame before, the reference would say what it hears in its zeros.
+            # Without a frame before, the reference would recognize its zeros.
             if not final or state.position == 1:
                 return [], state
             features = None
         output, state = self._network.chunk(features, state, final)
         best = mx.argmax(output.logits, axis=-1) if output.logits.size else mx.zeros((1, 0), mx.int32)
         mx.eval(best, state.arrays())
-        return [int(i) for i in np.array(best[0]) if i not in self._not_said], state
+        return [int(i) for i in np.array(best[0]) if i not in self._silent_ids], state

@@ -1,7 +1,8 @@
-"""Prefill and decode speed, alone or against a peer in the same run.
+"""Timing by rounds, and with it the prefill and decode speed of a language model, alone or against a peer.
 
-Machines drift, so the contestants alternate, and what counts is the ratio of medians. Both are timed from outside by
-the same clock: prefill until the first token is on the host, decode from there to the last.
+Machines drift, so contestants alternate, one round warms up and isn't counted, and figures are medians of the others.
+Language models are timed from outside by one clock: prefill until the first token is on the host, decode from there to
+the last.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -22,8 +24,54 @@ from .errors import BackendError, InputError
 from .generation import stream_generate
 from .models import CausalLM, save_model
 
+T = TypeVar("T")
+
+OnRound = Callable[[int, int], None]
+"""Called after each round with its number, 0 for the one that warms up, and the number of rounds that count."""
+
 Contestant = Callable[[list[int], int], Iterable[Any]]
 """(prompt, tokens to generate) -> an iterator that yields once per token."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that a call takes, over all rounds that count."""
+
+    median_s: float
+    fastest_s: float
+
+
+def measure_rounds(
+    contestants: Mapping[str, Callable[[int], T]], rounds: int, on_round: OnRound | None = None
+) -> dict[str, list[T]]:
+    """The results of each contestant, by round; in every round they are called one after the other with its number.
+
+    Round 0 warms up (kernels are compiled, files read) and isn't among the results. Raises InputError for less than
+    one round.
+    """
+    if rounds < 1:
+        raise InputError(f"rounds must be at least 1; got {rounds}.")
+    results: dict[str, list[T]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, contestant in contestants.items():
+            result = contestant(number)
+            if number:
+                results[name].append(result)
+        if on_round is not None:
+            on_round(number, rounds)
+    return results
+
+
+def time_rounds(run: Callable[[], object], rounds: int) -> Times:
+    """Time `run`, which must evaluate what it computes; one call more comes first. Raises InputError for no rounds."""
+
+    def timed(_: int) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    (seconds,) = measure_rounds({"run": timed}, rounds).values()
+    return Times(statistics.median(seconds), min(seconds))
 
 
 @dataclass(frozen=True)
@@ -38,7 +86,7 @@ class Speeds:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Measured speeds. `ratios` are ours over the peer's, round by round, as medians."""
+    """Speeds by contestant. `ratios` are ours over the peer's, round by round, as medians."""
 
     prompt_tokens: int
     generated_tokens: int
@@ -60,30 +108,26 @@ def bench(
     generate_tokens: int = 128,
     rounds: int = 5,
     peers: Mapping[str, Contestant] | None = None,
-    on_round: Callable[[int, int], None] | None = None,
+    on_round: OnRound | None = None,
 ) -> BenchResult:
-    """Time `model`, and `peers` in turn with it, on the same random prompts. One round more comes first, which
-    doesn't count.
+    """Time `model`, and `peers` in turn with it, on the same random prompts. Raises InputError for too few tokens or
+    rounds.
     """
-    for name, value, least in (
-        ("prompt_tokens", prompt_tokens, 2),
-        ("generate_tokens", generate_tokens, 2),
-        ("rounds", rounds, 1),
-    ):
-        if value < least:
-            raise InputError(f"{name} must be at least {least}; got {value}.")
-    contestants: dict[str, Contestant] = {"ours": ours(model), **(peers or {})}
+    for name, value in (("prompt_tokens", prompt_tokens), ("generate_tokens", generate_tokens)):
+        if value < 2:
+            raise InputError(f"{name} must be at least 2; got {value}.")
     rng = np.random.default_rng(0)
-    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
-        prompt = rng.integers(0, model.vocab_size, prompt_tokens).tolist()
-        for name, contestant in contestants.items():
-            prefill_s, decode_s = _time(contestant(prompt, generate_tokens), generate_tokens)
-            if number:
-                samples[name].append((prompt_tokens / prefill_s, (generate_tokens - 1) / decode_s))
-            mx.clear_cache()
-        if on_round is not None:
-            on_round(number, rounds)
+    prompts = [rng.integers(0, model.vocab_size, prompt_tokens).tolist() for _ in range(rounds + 1)]
+
+    def timed(contestant: Contestant, number: int) -> tuple[float, float]:
+        prefill_s, decode_s = _time(contestant(prompts[number], generate_tokens), generate_tokens)
+        mx.clear_cache()  # so that none finds the other's buffers
+        return prompt_tokens / prefill_s, (generate_tokens - 1) / decode_s
+
+    contestants = {
+        name: partial(timed, contestant) for name, contestant in {"ours": ours(model), **(peers or {})}.items()
+    }
+    samples = measure_rounds(contestants, rounds, on_round)
     ratios = {}
     for name in contestants.keys() - {"ours"}:
         for i, what in enumerate(("prefill", "decode")):

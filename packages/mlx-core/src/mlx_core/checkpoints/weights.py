@@ -8,7 +8,6 @@ read. A file from elsewhere must not be able to do more than raise.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +18,11 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import LEGACY_METHODS, QuantizationConfig, quantization_entry, quantization_method, read_json
 from ..errors import MissingCheckpointError, WeightsError
+from .layout import PYTORCH, SAFETENSORS, WeightsLayout, gguf_in_folder, missing_shard
 
-INDEX_NAME = "model.safetensors.index.json"
 _MAX_NAME_BYTES = 255  # of a shard's: where the system allows no more, to look for a longer one is an error already
 
-# Training leftovers and second copies that some repositories keep beside the weights.
-_OTHER_FILES = re.compile(r"(consolidated.*|adapters?|adapter_model|optimizer.*|.*\.tmp)\.safetensors")
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
-
-
-@dataclass(frozen=True)
-class _Format:
-    """How a folder holds weights: one file or several of the suffix that match `pattern`, and maybe an index."""
-
-    suffix: str
-    pattern: str
-    index: str
-    read: Callable[[Path], dict[str, mx.array]]
+_Read = Callable[[Path], dict[str, mx.array]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,7 @@ def gguf_file(path: Path) -> Path | None:
         return path if path.suffix == ".gguf" else None
     if (path / "config.json").exists() or not path.is_dir():
         return None
-    files = sorted(path.glob("*.gguf"))
+    files = gguf_in_folder(path)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise WeightsError(f"{path} holds several GGUF files; give the path of one: {names}.")
@@ -106,13 +93,18 @@ def gguf_file(path: Path) -> Path | None:
 
 def load_weights(folder: Path) -> dict[str, mx.array]:
     """All tensors of a folder: by `load_safetensors`, or where it has none by `load_pytorch_weights`."""
-    torch = not _holds(folder, _SAFETENSORS) and _holds(folder, _TORCH)
+    torch = not _holds(folder, SAFETENSORS) and _holds(folder, PYTORCH)
     return load_pytorch_weights(folder) if torch else load_safetensors(folder)
 
 
 def load_safetensors(folder: Path) -> dict[str, mx.array]:
-    """All tensors of a folder, lazily. Raises WeightsError for missing, damaged or contradictory files."""
-    return _load_folder(folder, _SAFETENSORS)
+    """All tensors of a folder's safetensors, lazily.
+
+    They are in the files that model.safetensors.index.json lists; else in model.safetensors; else in its shards; else
+    in all safetensors files but known leftovers (adapters, optimizer states, consolidated copies). What lies beside
+    them isn't read. Raises WeightsError for missing, damaged or contradictory files.
+    """
+    return _load_folder(folder, SAFETENSORS, _read_safetensors)
 
 
 def load_pytorch_weights(folder: Path) -> dict[str, mx.array]:
@@ -120,19 +112,19 @@ def load_pytorch_weights(folder: Path) -> dict[str, mx.array]:
 
     Raises WeightsError for missing, damaged or contradictory files, and for those that hold more than tensors by name.
     """
-    return _load_folder(folder, _TORCH)
+    return _load_folder(folder, PYTORCH, _read_torch)
 
 
-def _holds(folder: Path, form: _Format) -> bool:
-    return (folder / form.index).exists() or bool(_weights_files(folder, form))
+def _holds(folder: Path, layout: WeightsLayout) -> bool:
+    return (folder / layout.index).exists() or bool(_weights_files(folder, layout))
 
 
-def _load_folder(folder: Path, form: _Format) -> dict[str, mx.array]:
-    index = folder / form.index
+def _load_folder(folder: Path, layout: WeightsLayout, read: _Read) -> dict[str, mx.array]:
+    index = folder / layout.index
     weights: dict[str, mx.array] = {}
     origins: dict[str, str] = {}
-    for file in _indexed_files(index, form) if index.exists() else _found_files(folder, form):
-        for name, value in form.read(file).items():
+    for file in _indexed_files(index, layout) if index.exists() else _found_files(folder, layout):
+        for name, value in read(file).items():
             if name in weights:
                 raise WeightsError(f"{folder} has tensor {name!r} twice: in {origins[name]} and in {file.name}.")
             weights[name], origins[name] = value, file.name
@@ -147,15 +139,15 @@ def _load_folder(folder: Path, form: _Format) -> dict[str, mx.array]:
     return weights
 
 
-def _indexed_files(index: Path, form: _Format) -> list[Path]:
+def _indexed_files(index: Path, layout: WeightsLayout) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise WeightsError(f"{index} has no 'weight_map' from tensor names to files.")
     names = sorted(set(weight_map.values()))
     for name in names:
         too_long = len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES
-        if Path(name).name != name or not name.endswith(form.suffix) or too_long:
-            raise WeightsError(f"{index} names {name!r:.300}; expected {form.suffix} files of its own folder.")
+        if Path(name).name != name or not name.endswith(layout.suffix) or too_long:
+            raise WeightsError(f"{index} names {name!r:.300}; expected {layout.suffix} files of its own folder.")
         if not (index.parent / name).is_file():
             raise MissingCheckpointError(
                 f"{index} names {name}, which isn't in {index.parent}. The download is incomplete."
@@ -163,24 +155,20 @@ def _indexed_files(index: Path, form: _Format) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _weights_files(folder: Path, form: _Format) -> list[Path]:
-    return sorted(file for file in folder.glob(form.pattern) if not _OTHER_FILES.fullmatch(file.name))
+def _weights_files(folder: Path, layout: WeightsLayout) -> list[Path]:
+    return [folder / name for name in layout.files(file.name for file in folder.glob(f"*{layout.suffix}"))]
 
 
-def _found_files(folder: Path, form: _Format) -> list[Path]:
-    files = _weights_files(folder, form)
+def _found_files(folder: Path, layout: WeightsLayout) -> list[Path]:
+    files = _weights_files(folder, layout)
     if not files:
         torch_files = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         hint = f" It has {', '.join(torch_files[:3])}: convert it to safetensors first." if torch_files else ""
-        raise MissingCheckpointError(f"{folder} holds no {form.pattern.removeprefix('*')} files.{hint}")
-    shards = [match for file in files if (match := _SHARD.fullmatch(file.name))]
-    for stem in {match["stem"] for match in shards}:
-        count = max(int(match["count"]) for match in shards if match["stem"] == stem)
-        present = {int(match["number"]) for match in shards if match["stem"] == stem}
-        if missing := sorted(set(range(1, count + 1)) - present):
-            raise MissingCheckpointError(
-                f"{folder} lacks shard {missing[0]} of {count} of {stem}. The download is incomplete."
-            )
+        raise MissingCheckpointError(f"{folder} holds no {layout.suffix} files.{hint}")
+    if (lost := missing_shard(file.name for file in files)) is not None:
+        raise MissingCheckpointError(
+            f"{folder} lacks shard {lost.number} of {lost.total} of {lost.stem}. The download is incomplete."
+        )
     return files
 
 
@@ -201,7 +189,3 @@ def _read_torch(file: Path) -> dict[str, mx.array]:
     from .torch import load_pytorch_checkpoint, state_dict_of
 
     return state_dict_of(load_pytorch_checkpoint(file), str(file))
-
-
-_SAFETENSORS = _Format(".safetensors", "*.safetensors", INDEX_NAME, _read_safetensors)
-_TORCH = _Format(".bin", "pytorch_model*.bin", "pytorch_model.bin.index.json", _read_torch)

@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ..errors import ConversionError, MLXCoreError
 from ..files import atomic_folder
-from .weights import INDEX_NAME
+from .layout import SAFETENSORS
 
 OnBytes = Callable[[int, int], None]
 
@@ -64,7 +64,7 @@ def write_weights(
     total = sum(value.nbytes for value in weights.values())
     for number, names in enumerate(shards, 1):
         single = len(shards) == 1
-        file = "model.safetensors" if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        file = SAFETENSORS.single if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         shard = {}
         for name in names:
             shard[name] = value = weights.pop(name)
@@ -77,4 +77,4 @@ def write_weights(
         mx.clear_cache()
         weight_map.update(dict.fromkeys(names, file))
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n")
+    (folder / SAFETENSORS.index).write_text(json.dumps(index, indent=2) + "\n")

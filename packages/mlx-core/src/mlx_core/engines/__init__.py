@@ -1,39 +1,7 @@
 """Engines: who executes a model, the plans that they execute, and the protocol of language models."""
 
+import lazy_loader  # MLX itself, which runs most models, needs no plans
+
 from .. import backend as backend  # first: without MLX it says what to install
 
-# isort: split
-from .plan import (
-    AttentionPlan,
-    DecoderPlan,
-    LayerPlan,
-    LinearPlan,
-    MLPPlan,
-    MoEPlan,
-    NormPlan,
-    RouterPlan,
-    Shard,
-    describe,
-)
-from .protocol import Engine, LanguageModel
-from .selection import ENGINE_VARIABLE, MLXEngine, engine_names, register_engine, select_engine
-
-__all__ = [
-    "ENGINE_VARIABLE",
-    "AttentionPlan",
-    "DecoderPlan",
-    "Engine",
-    "LanguageModel",
-    "LayerPlan",
-    "LinearPlan",
-    "MLPPlan",
-    "MLXEngine",
-    "MoEPlan",
-    "NormPlan",
-    "RouterPlan",
-    "Shard",
-    "describe",
-    "engine_names",
-    "register_engine",
-    "select_engine",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..cache import KeyValueCache
-from .plan import DecoderPlan
+
+if TYPE_CHECKING:
+    from .plan import DecoderPlan
 
 
 @runtime_checkable

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import ConfigError, EngineError
-from .plan import DecoderPlan
 from .protocol import Engine, LanguageModel
+
+if TYPE_CHECKING:
+    from .plan import DecoderPlan
 
 ENGINE_VARIABLE = "MLX_CORE_ENGINE"
 """The environment variable that names the engine where the caller leaves it to us."""

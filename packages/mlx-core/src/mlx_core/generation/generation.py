@@ -205,37 +205,29 @@ class SpeculativeGenerate(Generate):
 
 
 class GenerateBuilder:
-    """Sets up a `Generate`: `Generate.builder().model(m).tokenizer(t).prompt(p).temp(0.7).max_tokens(100).build()`."""
+    """Sets up a `Generate`: `Generate.builder().model(m).tokenizer(t).prompt(p).temp(0.7).max_tokens(100).build()`.
+
+    Each method sets one argument of `stream_generate`, which `build` calls; `sampling` sets any of them.
+    """
 
     def __init__(self) -> None:
-        self._model: LanguageModel | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._prompt: Prompt | None = None
-        self._params: SamplingParams | None = None
-        self._settings: dict[str, Any] = {}
-        self._options: dict[str, Any] = {}
+        self._arguments: dict[str, Any] = {"tokenizer": None}
+
+    def sampling(self, **arguments: Any) -> Self:
+        self._arguments.update(arguments)
+        return self
 
     def model(self, model: LanguageModel) -> Self:
-        self._model = model
-        return self
+        return self.sampling(model=model)
 
     def tokenizer(self, tokenizer: Tokenizer) -> Self:
-        self._tokenizer = tokenizer
-        return self
+        return self.sampling(tokenizer=tokenizer)
 
     def prompt(self, prompt: Prompt) -> Self:
-        self._prompt = prompt
-        return self
+        return self.sampling(prompt=prompt)
 
     def params(self, params: SamplingParams) -> Self:
-        """Sampling parameters as a whole; `sampling` and its short forms change single ones."""
-        self._params = params
-        return self
-
-    def sampling(self, **settings: Any) -> Self:
-        """Any field of `SamplingParams`."""
-        self._settings.update(settings)
-        return self
+        return self.sampling(params=params)
 
     def temp(self, temperature: float) -> Self:
         return self.sampling(temperature=temperature)
@@ -259,31 +251,25 @@ class GenerateBuilder:
         return self.sampling(stop=stop)
 
     def sampler(self, sampler: Sampler) -> Self:
-        self._options["sampler"] = sampler
-        return self
+        return self.sampling(sampler=sampler)
 
     def cache(self, cache: Sequence[KeyValueCache]) -> Self:
-        self._options["cache"] = cache
-        return self
+        return self.sampling(cache=cache)
 
     def draft(self, draft: Draft | LanguageModel) -> Self:
-        self._options["draft"] = draft
-        return self
+        return self.sampling(draft=draft)
 
     def prefill_step_size(self, tokens: int) -> Self:
-        self._options["prefill_step_size"] = tokens
-        return self
+        return self.sampling(prefill_step_size=tokens)
 
     def on_progress(self, on_progress: OnProgress) -> Self:
-        self._options["on_progress"] = on_progress
-        return self
+        return self.sampling(on_progress=on_progress)
 
     def build(self) -> Generate:
         """Raises InputError where the model or the prompt is missing, or a setting is wrong."""
-        if self._model is None or self._prompt is None:
+        if not {"model", "prompt"} <= self._arguments.keys():
             raise InputError("a generation needs at least model(...) and prompt(...).")
-        params = sampling_params(self._params, self._settings)
-        return Generate(self._model, self._tokenizer, self._prompt, params=params, **self._options)
+        return stream_generate(**self._arguments)
 
 
 def stream_generate(

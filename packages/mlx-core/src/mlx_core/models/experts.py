@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..engines import MLPPlan, MoEPlan, RouterPlan, Shard, describe
+from .. import engines
 from ..errors import ConfigError, WeightsError
 from .layers import gated
 from .projections import FusedProjections, linear_plan, planned
@@ -102,11 +102,11 @@ class RoutedExperts(FusedProjections):
         out = self._dispatch(x, mx.where(here, experts - self.local_experts.start, 0))
         return mx.where(here[..., None], out, mx.zeros_like(out))
 
-    def plan(self, path: str) -> MLPPlan:
+    def plan(self, path: str) -> engines.MLPPlan:
         """The experts that are here as data; `path` is their place in the model."""
-        shard = Shard("experts")
+        shard = engines.Shard("experts")
         gate, up = self.part_plans(path, shard)
-        return MLPPlan(gate, up, linear_plan(self.down_proj, f"{path}.down_proj", shard), self.activation)
+        return engines.MLPPlan(gate, up, linear_plan(self.down_proj, f"{path}.down_proj", shard), self.activation)
 
     def _dispatch(self, x: mx.array, experts: mx.array) -> mx.array:
         *leading, hidden = x.shape
@@ -161,15 +161,14 @@ class SparseMoE(nn.Module):
         experts, weights = self.route(x)
         return (self.switch_mlp(x, experts) * weights[..., None]).sum(axis=-2).astype(x.dtype)
 
-    def plan(self, path: str) -> MoEPlan:
+    def plan(self, path: str) -> engines.MoEPlan:
         """The layer as data; `path` is its place in the model. A block that overrides `route` overrides this too."""
-        return self._plan(path, describe(self.gate, f"{path}.gate", RouterPlan))
+        return self._plan(path, engines.describe(self.gate, f"{path}.gate", engines.RouterPlan))
 
-    def _plan(self, path: str, router: RouterPlan) -> MoEPlan:
+    def _plan(self, path: str, router: engines.RouterPlan) -> engines.MoEPlan:
         experts = self.switch_mlp
-        return MoEPlan(
-            router, experts.num_experts, describe(experts, f"{path}.switch_mlp", MLPPlan), experts.local_experts.start
-        )
+        mlps = engines.describe(experts, f"{path}.switch_mlp", engines.MLPPlan)
+        return engines.MoEPlan(router, experts.num_experts, mlps, experts.local_experts.start)
 
 
 class SoftmaxMoE(SparseMoE):
@@ -205,9 +204,9 @@ class SoftmaxMoE(SparseMoE):
             return experts, mx.softmax(chosen, axis=-1)
         return experts, mx.exp(chosen - mx.logsumexp(logits, axis=-1, keepdims=True))
 
-    def plan(self, path: str) -> MoEPlan:
+    def plan(self, path: str) -> engines.MoEPlan:
         return self._plan(
-            path, RouterPlan(linear_plan(self.gate, f"{path}.gate"), "softmax", self.top_k, self.normalize)
+            path, engines.RouterPlan(linear_plan(self.gate, f"{path}.gate"), "softmax", self.top_k, self.normalize)
         )
 
 

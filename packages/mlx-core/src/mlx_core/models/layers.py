@@ -17,10 +17,9 @@ from typing import Any, ClassVar, Literal, overload
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import kernels
+from .. import engines, kernels
 from ..cache import KeyValueCache, KVCache, Mask, RotatingKVCache
 from ..config import DecoderConfig
-from ..engines import AttentionPlan, DecoderPlan, LayerPlan, MLPPlan, MoEPlan, NormPlan, Shard, describe
 from ..errors import CacheError, InputError
 from ..ops import ACTIVATIONS, RoPE, create_attention_mask, merge_heads, scaled_dot_product_attention, softcapped
 from .projections import FusedProjections, linear_plan
@@ -68,13 +67,15 @@ class ZeroCenteredRMSNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return mx.fast.rms_norm(x, 1.0 + self.weight, self.eps)
 
-    def plan(self, path: str) -> NormPlan:
-        return NormPlan(path, self.eps, offset=1.0)
+    def plan(self, path: str) -> engines.NormPlan:
+        return engines.NormPlan(path, self.eps, offset=1.0)
 
 
-def norm_plan(norm: nn.Module, path: str) -> NormPlan:
+def norm_plan(norm: nn.Module, path: str) -> engines.NormPlan:
     """A norm as data. Raises EngineError for one that can't be described."""
-    return NormPlan(path, norm.eps) if type(norm) is nn.RMSNorm else describe(norm, path, NormPlan)
+    return (
+        engines.NormPlan(path, norm.eps) if type(norm) is nn.RMSNorm else engines.describe(norm, path, engines.NormPlan)
+    )
 
 
 class Attention(FusedProjections):
@@ -137,10 +138,10 @@ class Attention(FusedProjections):
         out = attend(q, k, v, scale=self.scale, mask=mask, softcap=self.softcap)
         return self.o_proj(merge_heads(out))
 
-    def plan(self, path: str) -> AttentionPlan:
+    def plan(self, path: str) -> engines.AttentionPlan:
         """The attention as data; `path` is its place in the model."""
-        q, k, v = self.part_plans(path, Shard("outputs", self.head_dim))
-        return AttentionPlan(
+        q, k, v = self.part_plans(path, engines.Shard("outputs", self.head_dim))
+        return engines.AttentionPlan(
             self.n_heads,
             self.n_kv_heads,
             self.head_dim,
@@ -148,7 +149,7 @@ class Attention(FusedProjections):
             q,
             k,
             v,
-            linear_plan(self.o_proj, f"{path}.o_proj", Shard("inputs", self.head_dim)),
+            linear_plan(self.o_proj, f"{path}.o_proj", engines.Shard("inputs", self.head_dim)),
             self.rope.plan(),
             q_norm=norm_plan(self.q_norm, f"{path}.q_norm") if self.qk_norm else None,
             k_norm=norm_plan(self.k_norm, f"{path}.k_norm") if self.qk_norm else None,
@@ -181,16 +182,16 @@ class GatedMLP(FusedProjections):
         gate, up = mx.split(self.gate_up_proj(x), 2, axis=-1) if self.fused else [part(x) for part in self.parts]
         return self.down_proj(gated(self.activation, gate, up))
 
-    def plan(self, path: str) -> MLPPlan:
+    def plan(self, path: str) -> engines.MLPPlan:
         """The MLP as data; `path` is its place in the model."""
-        gate, *rest = self.part_plans(path, Shard("outputs"))
+        gate, *rest = self.part_plans(path, engines.Shard("outputs"))
         if rest:
             up = rest[0]
         else:  # one matrix in the checkpoint
             gate = replace(gate, outputs=gate.outputs // 2)
             up = replace(gate, first_row=gate.outputs)
-        down = linear_plan(self.down_proj, f"{path}.down_proj", Shard("inputs"))
-        return MLPPlan(gate, up, down, self.activation)
+        down = linear_plan(self.down_proj, f"{path}.down_proj", engines.Shard("inputs"))
+        return engines.MLPPlan(gate, up, down, self.activation)
 
 
 class JoinedMLP(GatedMLP):
@@ -243,11 +244,11 @@ class DecoderLayer(nn.Module):
         x = x + self._normed(norms.after_attention, attended)
         return x + self._normed(norms.after_mlp, self[self.mlp_name](self._normed(norms.before_mlp, x)))
 
-    def plan(self, path: str) -> LayerPlan:
+    def plan(self, path: str) -> engines.LayerPlan:
         """The layer as data; `path` is its place in the model."""
-        return LayerPlan(
-            describe(self.self_attn, f"{path}.self_attn", AttentionPlan),
-            describe(self[self.mlp_name], f"{path}.{self.mlp_name}", MLPPlan, MoEPlan),
+        return engines.LayerPlan(
+            engines.describe(self.self_attn, f"{path}.self_attn", engines.AttentionPlan),
+            engines.describe(self[self.mlp_name], f"{path}.{self.mlp_name}", engines.MLPPlan, engines.MoEPlan),
             **{
                 place: None if name is None else norm_plan(self[name], f"{path}.{name}")
                 for place, name in asdict(self.norms).items()
@@ -382,17 +383,19 @@ class CausalLM(nn.Module):
         h = self.model.embed_tokens(ids).astype(self.model.norm.weight.dtype)
         return h if self.embedding_scale is None else h * mx.array(self.embedding_scale, h.dtype)
 
-    def plan(self, path: str = "") -> DecoderPlan:
-        """The model as data. Raises EngineError for a block that can't describe itself."""
+    def plan(self, path: str = "") -> engines.DecoderPlan:
+        """The model as data. Raises EngineError for a block that can't engines.describe itself."""
         embedding = linear_plan(self.model.embed_tokens, "model.embed_tokens")
-        return DecoderPlan(
+        return engines.DecoderPlan(
             self.vocab_size,
             self.config.hidden_size,
             self.context_length,
             embedding,
-            tuple(describe(layer, f"model.layers.{i}", LayerPlan) for i, layer in enumerate(self.layers)),
+            tuple(
+                engines.describe(layer, f"model.layers.{i}", engines.LayerPlan) for i, layer in enumerate(self.layers)
+            ),
             norm_plan(self.model.norm, "model.norm"),
-            embedding if self.tied else linear_plan(self.lm_head, "lm_head", Shard("outputs")),
+            embedding if self.tied else linear_plan(self.lm_head, "lm_head", engines.Shard("outputs")),
             self.embedding_scale,
             self.logits_softcap,
         )

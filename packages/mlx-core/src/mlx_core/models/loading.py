@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from .. import backend
+from .. import backend, engines
 from ..checkpoints import Checkpoint, hub, open_checkpoint
 from ..config import parse_dtype
-from ..engines import DecoderPlan, describe, select_engine
 from ..text import Tokenizer, load_tokenizer
 from .filling import LoadReport, build, fill, note_dequantized, preserved_random_state
 from .layers import CausalLM
@@ -98,7 +97,9 @@ def _load(
             mx.eval(part.parameters())
     report: LoadReport = model.load_report
     report.measure(model)
-    selection = select_engine(engine, lambda: describe(model, "", DecoderPlan), lambda: split_parameters(model))
+    selection = engines.select_engine(
+        engine, lambda: engines.describe(model, "", engines.DecoderPlan), lambda: split_parameters(model)
+    )
     report.engine, report.engine_reason = selection.engine.name, selection.reason
     if selection.plan is not None:  # what an engine makes of a model has the model's interface
         model = cast(CausalLM, selection.decoder(model))

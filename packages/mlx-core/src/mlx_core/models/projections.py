@@ -13,8 +13,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from .. import engines
 from ..config import LayerQuantization
-from ..engines import LinearPlan, Shard
 from ..errors import EngineError
 
 _T = TypeVar("_T", bound=nn.Module)
@@ -49,7 +49,7 @@ class FusedProjections(nn.Module):
             delattr(self, name)
         self[self.fused_name] = fused
 
-    def part_plans(self, path: str, shard: Shard | None) -> list[LinearPlan]:
+    def part_plans(self, path: str, shard: engines.Shard | None) -> list[engines.LinearPlan]:
         """The parts as data, fused or not, under their own names; `path` is this module's."""
         joined = self.fused and len(self.part_names) > 1
         layers = [self[self.fused_name]] * len(self.part_names) if joined else self.parts
@@ -69,13 +69,15 @@ class FusedProjections(nn.Module):
         return result
 
 
-def linear_plan(layer: nn.Module, path: str, shard: Shard | None = None) -> LinearPlan:
+def linear_plan(layer: nn.Module, path: str, shard: engines.Shard | None = None) -> engines.LinearPlan:
     """A linear, embedding or expert layer as data. Raises EngineError for a layer of another class, such as an adapter."""
     if type(layer) not in _PLANNED:
-        raise EngineError(f"{path}: a {type(layer).__name__} doesn't describe itself as a plan, so only MLX runs it.")
+        raise EngineError(
+            f"{path}: a {type(layer).__name__} doesn't engines.describe itself as a plan, so only MLX runs it."
+        )
     weight, bits = layer["weight"], getattr(layer, "bits", None)
     *_, outputs, inputs = weight.shape
-    return LinearPlan(
+    return engines.LinearPlan(
         path,
         inputs * 32 // bits if bits else inputs,
         outputs,

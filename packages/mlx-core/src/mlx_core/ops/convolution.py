@@ -1,18 +1,20 @@
-"""Convolutions as matrix products, for the Linux CPU, whose own run at a hundredth of what the processor can do.
+"""Convolutions as matrix products, for Linux CPUs, where MLX's own run at a hundredth of the processor's speed.
 
-The functions take what `mx.conv1d` and its siblings take, give the same within rounding, and are differentiable.
-Where the backend doesn't want them (`Backend.fast_convolutions`: Metal, CUDA, macOS, switched off) they are
+The functions have the arguments of `mx.conv1d` and its siblings, the same results within rounding, and are
+differentiable. On other backends (`Backend.fast_convolutions` is off: Metal, CUDA, macOS, or switched off) they are
 `mx.conv1d` and its siblings.
 
-A convolution gathers what each output sees (shifted slices, side by side) and multiplies it by the kernel; a
-transposed one multiplies first and adds up where outputs overlap. `N` batch, `C` input and `O` output channels, `G`
+A convolution gathers the inputs of each output (shifted slices, side by side) and multiplies them by the kernel; a
+transposed one multiplies first and adds up where outputs overlap. A depthwise one (as many groups as input and output
+channels) multiplies windows by one number per channel and adds up. `N` batch, `C` input and `O` output channels, `G`
 groups; channels come last.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import cast
 
@@ -22,6 +24,9 @@ from .. import backend
 
 # Gathered inputs are made for as many outputs at a time as fit here: they are several times as large as the input.
 _GATHER_BYTES = 16 * 2**20
+
+# Numbers in a block of a depthwise convolution's windows, which stays in a core's cache.
+_WINDOW_BLOCK = 2**16
 
 # How wide a product of one group's channels by a few places of the kernel should be at least.
 _GROUP_WIDTH = 256
@@ -83,7 +88,7 @@ def conv_transpose2d(
 
 
 def _suits(x: mx.array, padding: Sequence[int]) -> bool:
-    """Whether products should do this; MLX's own know what to do with the rest."""
+    """Whether to compute by products; MLX's own functions handle the rest."""
     wanted = backend.current().fast_convolutions
     return wanted and x.size > 0 and min(padding) >= 0 and mx.issubdtype(x.dtype, mx.floating)
 
@@ -130,7 +135,10 @@ def _convolve(
         )
     n, channels, outputs = x.shape[0], x.shape[-1], weight.shape[0]
     depthwise = weight.shape[-1] == 1 and outputs == groups
-    if depthwise:  # nothing to multiply but one number per channel
+    if depthwise and len(kernel) == 1:
+        return _convolve_depthwise(x, weight, stride[0], dilation[0], sizes[0]).astype(dtype)
+
+    if depthwise:
         taps = weight.reshape(outputs, -1).T
         windows = _windows(x, kernel, stride, dilation, sizes, 0, sizes[0])
         return sum((window * tap for window, tap in zip(windows, taps, strict=True)), start=mx.array(0.0)).astype(dtype)
@@ -157,6 +165,58 @@ def _convolve(
             out = seen.transpose(1, 0, 2) @ kernels.transpose(0, 2, 1)  # [G, rows, O / G]
             parts.append(out.transpose(1, 0, 2).reshape(shape))
     return (mx.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]).astype(dtype)
+
+
+def _convolve_depthwise(x: mx.array, weight: mx.array, stride: int, dilation: int, length: int) -> mx.array:
+    """A 1-d convolution of padded x `[N, L, C]`, each channel by itself, all rows of the batch as one.
+
+    Rows that lie one after the other make windows that are contiguous; those across a border are dropped.
+    """
+    n, available, channels = x.shape
+    if n > 1 and available % stride:  # each row is to begin where a window does
+        x = mx.pad(x, [(0, 0), (0, -available % stride), (0, 0)])
+    x = mx.contiguous(x).reshape(-1, channels)
+    taps = mx.contiguous(weight.reshape(channels, -1).T)  # [K, C]
+    y = _depthwise(stride, dilation)(x, taps)
+    if n > 1:
+        rows = x.shape[0] // n // stride
+        y = mx.pad(y, [(0, n * rows - y.shape[0]), (0, 0)])  # for the last row to be as long as the others
+        return y.reshape(n, rows, channels)[:, :length]
+    return y[None]
+
+
+@functools.cache
+def _depthwise(stride: int, dilation: int) -> Callable[[mx.array, mx.array], mx.array]:
+    """Depthwise convolution of a contiguous `[L, C]` by taps `[K, C]` -> `[L_out, C]`, block by block."""
+
+    @mx.custom_function
+    def convolve(x: mx.array, taps: mx.array) -> mx.array:
+        kernel, channels = taps.shape
+        count = (x.shape[0] - dilation * (kernel - 1) - 1) // stride + 1
+        rows, strides = max(1, _WINDOW_BLOCK // taps.size), (stride * channels, dilation * channels, 1)
+        parts = []
+        for start in range(0, count, rows):
+            shape = (min(rows, count - start), kernel, channels)
+            windows = mx.as_strided(x, shape, strides, start * stride * channels)
+            parts.append((windows * taps).sum(axis=1))
+        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    @convolve.vjp
+    def _(primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array]:
+        """MLX's own for strided arrays takes many times as long."""
+        x, taps = primals
+        (kernel, channels), count = taps.shape, cotangent.shape[0]
+        spread = cotangent
+        if stride > 1:  # zeros between
+            spread = mx.pad(cotangent[:, None], [(0, 0), (0, stride - 1), (0, 0)]).reshape(-1, channels)
+            spread = spread[: (count - 1) * stride + 1]
+        spare = x.shape[0] - spread.shape[0]
+        places = [k * dilation for k in range(kernel)]
+        back = [mx.pad(spread * tap, [(at, spare - at), (0, 0)]) for at, tap in zip(places, taps, strict=True)]
+        seen = [x[at : at + (count - 1) * stride + 1 : stride] for at in places]
+        return sum(back[1:], back[0]), mx.stack([(part * cotangent).sum(axis=0) for part in seen])
+
+    return cast(Callable[[mx.array, mx.array], mx.array], convolve)
 
 
 def _convolve_strided(x: mx.array, weight: mx.array, stride: int, length: int) -> mx.array:
@@ -209,7 +269,7 @@ def _windows(
     start: int,
     stop: int,
 ) -> Iterator[mx.array]:
-    """For each place in the kernel, what it meets at the outputs from `start` to `stop` of the first dimension."""
+    """For each place in the kernel its inputs at the outputs from `start` to `stop` of the first dimension."""
     ranges = [(start, stop), *((0, size) for size in sizes[1:])]
     for place in product(*(range(k) for k in kernel)):
         cut = [
@@ -261,7 +321,7 @@ def _convolve_transposed(
 
 
 def _overlap_add(y: mx.array, stride: int, padding: int, dilation: int, output_padding: int) -> mx.array:
-    """Y `[A, L, K, B]`, what input i gives output i * stride + k * dilation - padding -> sums `[A, L_out, B]`."""
+    """Y `[A, L, K, B]`, the part of input i in output i * stride + k * dilation - padding -> sums `[A, L_out, B]`."""
     a, length, kernel, b = y.shape
     reach = dilation * (kernel - 1) + 1
     total = (length - 1) * stride - 2 * padding + reach + output_padding

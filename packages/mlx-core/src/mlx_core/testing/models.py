@@ -7,13 +7,21 @@ from typing import Any
 
 import mlx.core as mx
 import tokenizers
-from mlx.utils import tree_map_with_path
 from tokenizers import decoders, models, pre_tokenizers
 
 from ..cache import BatchKVCache, ConcatKeyValueCache, KeyValueCache, KVCache, RotatingKVCache
 from ..config import DecoderConfig
 from ..engines import DecoderPlan, describe
-from ..models import Attention, CausalLM, DecoderLayer, GatedMLP, ModelInput, fuse_projections, split_parameters
+from ..models import (
+    Attention,
+    CausalLM,
+    DecoderLayer,
+    GatedMLP,
+    ModelInput,
+    fuse_projections,
+    randomize,
+    split_parameters,
+)
 from ..text import Tokenizer
 from .interpreter import interpret
 
@@ -85,21 +93,6 @@ def tiny_model(
         for i in range(layers)
     ]
     return randomize(CausalLM(settings, blocks), seed)
-
-
-def randomize(model: CausalLM, seed: int = 0) -> CausalLM:
-    """Draw all parameters anew, at a scale that keeps activations of order 1; the global random state isn't touched."""
-    keys = iter(mx.random.split(mx.random.key(seed), len(split_parameters(model)) + 1))
-
-    def draw(path: str, value: mx.array) -> mx.array:
-        noise = mx.random.normal(value.shape, key=next(keys))
-        if path.endswith("norm.weight"):
-            return 1 + 0.1 * noise
-        return noise * (0.1 if value.ndim == 1 else value.shape[-1] ** -0.5)
-
-    model.update(tree_map_with_path(draw, model.parameters()))
-    mx.eval(model.parameters())
-    return model
 
 
 def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: float = 1e-4) -> None:

@@ -252,13 +252,9 @@ def hf_weights(file: GGUFFile, *, packed: bool) -> tuple[dict[str, mx.array], di
     time is converted, so that the peak is the result and one tensor more.
 
     Raises WeightsError for a tensor without a counterpart, of a kind that can't be read, or of a shape that contradicts
-    the metadata, and for one part of a split file; ConfigError as `hf_config` does.
+    the metadata; ConfigError as `hf_config` does.
     """
     config = hf_config(file)
-    if file.metadata.get("split.count") not in (None, 0, 1):
-        raise WeightsError(
-            f"{file.path}: one part of a split model. Join the parts with llama.cpp's `llama-gguf-split --merge`."
-        )
     weights: dict[str, mx.array] = {}
     forms: dict[str, tuple[int, int] | None] = {}  # of every matrix: group size and bits, or None where it isn't packed
     for name, tensor in file.tensors.items():

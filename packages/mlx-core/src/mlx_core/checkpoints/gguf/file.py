@@ -1,8 +1,10 @@
 """The GGUF container: a file's metadata and tensors.
 
-The format is that of ggml's `docs/gguf.md`, versions 2 and 3, little-endian. A file is mapped, not read: opening costs
-the metadata, and each tensor is converted when asked for. Nothing that a file says is believed before it is checked
-against the bytes that are there, so a truncated or hostile file is a WeightsError, soon and within bounded memory.
+The format is that of ggml's `docs/gguf.md`, versions 2 and 3, little-endian; split models are those of llama.cpp's
+`llama-gguf-split`. A file is mapped, not read: opening costs the metadata, and each tensor is converted when asked for.
+Nothing that a file says is believed before it is checked against the bytes that are there, so a truncated or hostile
+file is a WeightsError, soon and within bounded memory. MLX is imported only where arrays are made, since tokenizers are
+read from metadata without it.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import MissingCheckpointError, MLXCoreError, WeightsError
+from ..layout import parse_shard
 from . import blocks as gguf_blocks
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 _DTYPES = {
     0: "u1",
@@ -49,7 +54,7 @@ _MAX_DIMS = 4  # GGML_MAX_DIMS
 
 class GGUFTensor(NamedTuple):
     """Where a tensor lies: `shape` is numpy's (outermost first), `offset` counts from the start of the file, in
-    bytes.
+    bytes; `part` is the file of a split model, the first 0.
     """
 
     name: str
@@ -57,6 +62,7 @@ class GGUFTensor(NamedTuple):
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    part: int = 0
 
 
 class PackedTensor(NamedTuple):
@@ -80,28 +86,38 @@ class GGUFFile:
     version: int
     metadata: dict[str, Any]
     tensors: dict[str, GGUFTensor]
-    _data: mmap.mmap = field(repr=False)
+    _parts: tuple[mmap.mmap, ...] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFFile:
-        """Map the file and read its header.
+        """Map the file and read its header; of a split model (`X-00001-of-00003.gguf`) all parts, given the first.
 
-        Raises MissingCheckpointError when there is no such file, WeightsError when it can't be read, isn't GGUF, is
-        of a version or byte order that isn't supported, is cut short, or contradicts itself.
+        Raises MissingCheckpointError when there is no such file, or a part of it is missing; WeightsError when it can't
+        be read, isn't GGUF, is of a version or byte order that isn't supported, is cut short, or contradicts itself.
         """
         path = Path(path)
-        try:
-            if not path.exists():
-                raise MissingCheckpointError(f"{path}: there is no such file. Check the path.")
-            if not path.is_file() or not path.stat().st_size:
-                raise WeightsError(f"{path}: expected a GGUF file, found an empty file or a folder. Check the path.")
-            with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except MLXCoreError:
-            raise
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{path}: the file can't be read: {error}. Check its permissions.") from error
-        return cls(path, *_Reader(path, data).header(), data)
+        data = _map(path)
+        version, metadata, tensors = _Reader(path, data).header()
+        names = _part_names(path, metadata)
+        parts = [data]
+        for number, name in enumerate(names[1:], 1):
+            part = path.with_name(name)
+            parts.append(_map(part))
+            _, said, more = _Reader(part, parts[-1]).header()
+            if said.get("split.no") != number or said.get("split.count") != len(names):
+                raise WeightsError(
+                    f"{part}: expected part {number + 1} of {len(names)}; it says split.no {said.get('split.no')!r} and "
+                    f"split.count {said.get('split.count')!r}. Fetch all parts of one model again."
+                )
+            if twice := sorted(tensors.keys() & more.keys()):
+                raise WeightsError(f"{part}: the tensor {twice[0]!r} is in an earlier part too. Fetch all parts again.")
+            tensors |= {name: tensor._replace(part=number) for name, tensor in more.items()}
+        if len(names) > 1 and metadata.get("split.tensors.count", len(tensors)) != len(tensors):
+            raise WeightsError(
+                f"{path}: the {len(names)} parts hold {len(tensors)} tensors, and the first says "
+                f"{metadata['split.tensors.count']!r}. Fetch all parts again."
+            )
+        return cls(path, version, metadata, tensors, tuple(parts))
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """The tensor as a new float32 array of its shape: exactly the values that ggml computes.
@@ -142,6 +158,8 @@ class GGUFFile:
 
     def array(self, name: str) -> mx.array:
         """The tensor for MLX: F16 and BF16 in their own dtype, everything else as float32. Raises as `read` does."""
+        import mlx.core as mx
+
         tensor = self.tensor(name)
         if tensor.kind == "F16":
             return mx.array(self._bytes(tensor).view("<f2").reshape(tensor.shape))
@@ -156,7 +174,48 @@ class GGUFFile:
         return self.tensors[name]
 
     def _bytes(self, tensor: GGUFTensor) -> gguf_blocks.Bytes:
-        return np.frombuffer(self._data, np.uint8, tensor.nbytes, tensor.offset)
+        return np.frombuffer(self._parts[tensor.part], np.uint8, tensor.nbytes, tensor.offset)
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        if not path.exists():
+            raise MissingCheckpointError(f"{path}: there is no such file. Check the path.")
+        if not path.is_file() or not path.stat().st_size:
+            raise WeightsError(f"{path}: expected a GGUF file, found an empty file or a folder. Check the path.")
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except MLXCoreError:
+        raise
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: the file can't be read: {error}. Check its permissions.") from error
+
+
+def _part_names(path: Path, metadata: dict[str, Any]) -> list[str]:
+    """The names of all parts of the model whose first part is at `path`."""
+    count, number = metadata.get("split.count"), metadata.get("split.no", 0)
+    if count in (None, 0, 1):
+        return [path.name]
+    shard = parse_shard(path.name)
+    if (
+        type(count) is not int
+        or type(number) is not int
+        or shard is None
+        or (shard.number - 1, shard.total) != (number, count)
+    ):
+        raise WeightsError(
+            f"{path}: one part of a split model: it says split.no {number!r} and split.count {count!r}, and its name must "
+            "say the same, as X-00001-of-00003.gguf does for 0 and 3. Give it the name that it was published by."
+        )
+    if number:
+        raise WeightsError(f"{path}: part {number + 1} of {count} of a split model. Give the first: {shard.name(1)}.")
+    names = [shard.name(part) for part in range(1, count + 1)]
+    if missing := [name for name in names if not path.with_name(name).is_file()]:
+        raise MissingCheckpointError(
+            f"{path}: one of {count} parts, of which {missing[0]} isn't beside it ({len(missing)} are missing). The "
+            "download is incomplete."
+        )
+    return names
 
 
 class _Reader:
