@@ -37,8 +37,9 @@ PACKINGS: dict[str, Any] = {
     "mixed_3_6": {"recipe": "mixed_3_6", "group_size": 32},
     "mixed_4_6": {"recipe": "mixed_4_6", "group_size": 32},
 }
-# The square root of 64, by which Gemma's embeddings are multiplied, needs no rounding to bfloat16, which mlx-lm does.
-WIDTHS = {"hidden_size": 64, "intermediate_size": 128, "moe_intermediate_size": 64, "head_dim": 32}
+WIDTHS = {"hidden_size": 128, "intermediate_size": 128, "moe_intermediate_size": 64, "head_dim": 32}
+# mlx-lm rounds the square root by which Gemma's embeddings are multiplied to bfloat16; that of 64 needs no rounding.
+WIDTHS_OF = {"gemma3_text": {**WIDTHS, "hidden_size": 64}}
 TOLERANCE = 1e-3
 
 
@@ -97,7 +98,7 @@ def distance(a: mx.array, b: mx.array) -> float:
 def source(case: str, layout: str, folder: Path) -> Path:
     """A random checkpoint, wide enough to be packed, by one of the goldens' configurations; with a tokenizer."""
     config = json.loads((CASES[case] / f"config.{layout}.json").read_text())
-    config |= {name: width for name, width in WIDTHS.items() if name in config}
+    config |= {name: width for name, width in WIDTHS_OF.get(case, WIDTHS).items() if name in config}
     if layout == "hub":
         config.setdefault("rope_scaling", None)  # as released; mlx-lm's glm4_moe insists on it
     architecture = find_architecture(config["model_type"])

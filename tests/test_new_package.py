@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("new_package", ROOT / "scripts" / "new_package.py")
+assert SPEC is not None
+assert SPEC.loader is not None
 new_package = importlib.util.module_from_spec(SPEC)
 sys.modules["new_package"] = new_package  # its dataclass looks itself up
 SPEC.loader.exec_module(new_package)

@@ -38,7 +38,7 @@ def test_defaults_are_those_of_the_reference():
     assert (config.attention_bias, config.tie_word_embeddings) == (False, False)
 
 
-def test_norms_stand_behind_attention_and_mlp_alone():
+def test_norms_stand_after_attention_and_mlp_alone():
     model = randomize(make(num_hidden_layers=1))
     layer, x = model.layers[0], mx.random.normal((1, 3, 32), key=mx.random.key(0))
     assert {name for name in split_parameters(model) if "layers.0" in name and "layernorm" in name} == {

@@ -26,7 +26,6 @@ from mlx_core.errors import ConfigError
 from mlx_core.models import Attention, CausalLM, DecoderLayer, GatedMLP, Norms, ZeroCenteredRMSNorm
 
 NORMS = Norms("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
-VISION_KEYS = ("text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +66,14 @@ class ModelConfig(DecoderConfig):
         text = config.get("text_config") or {}
         if not isinstance(text, Mapping):
             raise ConfigError(f"config.json's 'text_config' must be an object; found {text!r:.80}.")
-        flat = {key: value for key, value in {**config, **text}.items() if key not in VISION_KEYS}
-        if text:
+        flat = {key: value for key, value in {**config, **text}.items() if key not in ("text_config", "vision_config")}
+        if "text_config" in config:
             flat |= {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]}
         flat["hidden_act"] = flat.get("hidden_activation") or "gelu_pytorch_tanh"  # the reference reads no other
-        by_type = flat.get("rope_parameters") or {}
+        nested = flat.get("rope_parameters")
         for name, layer_type in (("rope_theta", "full_attention"), ("rope_local_base_freq", "sliding_attention")):
-            if isinstance(by_type, Mapping) and isinstance(settings := by_type.get(layer_type), Mapping):
+            settings = nested.get(layer_type) if isinstance(nested, Mapping) else None
+            if isinstance(settings, Mapping):
                 flat[name] = settings.get("rope_theta", flat.get(name))
                 if name == "rope_theta" and settings.get("rope_type", "default") != "default":
                     flat["rope_scaling"] = settings

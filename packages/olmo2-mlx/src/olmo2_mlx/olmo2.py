@@ -1,4 +1,4 @@
-"""OLMo-2: norms behind attention and MLP instead of before them, and over whole queries and keys.
+"""OLMo-2: norms after attention and MLP instead of before them, and over whole queries and keys.
 
 What attention and MLP give is normed before it is added; what they take isn't. Queries and keys are normed over the
 whole projection, all heads at once, before RoPE.
