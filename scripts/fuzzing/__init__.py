@@ -1,1 +1,1 @@
-"""What `scripts/fuzz.py` is made of: changes of bytes, values, formats and programs, and the targets of the results."""
+"""The parts of `scripts/fuzz.py`: changes of bytes, values, formats and programs, and the readers that get the results."""

@@ -303,12 +303,27 @@ def _gguf_parts() -> list[formats.GGUF]:
 
 
 GGUF_PARTS: dict[bytes, formats.GGUF] = {}
-"""What the files of `gguf` are made of."""
+"""The metadata and tensors of each file that `gguf` gives, by its content."""
 
 
 def gguf() -> list[Files]:
-    GGUF_PARTS.update((formats.write_gguf(seed), seed) for seed in _gguf_parts())
-    return [{"model.gguf": data} for data in GGUF_PARTS]
+    seeds = list(_gguf_parts())
+    whole = [{"model.gguf": _gguf_file(seed)} for seed in seeds]
+    return [*whole, {f"model-0000{n}-of-00002.gguf": _gguf_file(part) for n, part in enumerate(_split(seeds[0]), 1)}]
+
+
+def _gguf_file(seed: formats.GGUF) -> bytes:
+    data = formats.write_gguf(seed)
+    GGUF_PARTS[data] = seed
+    return data
+
+
+def _split(seed: formats.GGUF) -> list[formats.GGUF]:
+    """A model in two files, all metadata in the first."""
+    metadata, tensors = seed
+    said = [{"split.no": number, "split.count": 2, "split.tensors.count": len(tensors)} for number in range(2)]
+    items = list(tensors.items())
+    return [(metadata | said[0], dict(items[::2])), (said[1], dict(items[1::2]))]
 
 
 def pickles() -> list[Files]:

@@ -1,4 +1,4 @@
-"""What is fuzzed: for each kind of input its sound examples, how they are changed, and what a user does with them.
+"""The kinds of input that are fuzzed: sound examples of each, the changes to them, and the calls that users make.
 
 A file set is written to a folder of its own. `use` goes through the calls that users make, and then uses what they
 gave: a model sees tokens, a tokenizer text, a cache further keys.
@@ -88,14 +88,15 @@ def _mutate_legacy(files: Files, rng: Random) -> Files:
 
 
 def _mutate_gguf(files: Files, rng: Random) -> Files:
-    sound = examples.GGUF_PARTS[files["model.gguf"]]
+    name = rng.choice(sorted(files))
+    sound = examples.GGUF_PARTS[files[name]]
     if rng.random() < 0.15:
-        return {"model.gguf": mutations.damage(files["model.gguf"], rng, near=3000)}
-    return {"model.gguf": formats.gguf_file(sound, rng)}
+        return files | {name: mutations.damage(files[name], rng, near=3000)}
+    return files | {name: formats.gguf_file(sound, rng)}
 
 
 def _use_gguf(folder: Path, rng: Random) -> None:
-    path = folder if rng.random() < 0.3 else folder / "model.gguf"
+    path = folder if rng.random() < 0.3 else min(folder.iterdir())
     try:
         _run(path, rng)
     finally:

@@ -7,9 +7,9 @@
     uv run scripts/record_golden/gguf_blocks.py
 
 Writes into packages/mlx-core/tests/goldens/gguf/: `tiny.gguf`, a file by gguf's own writer with every type of
-metadata and two rows of random blocks of every kind that `mlx_core.checkpoints.gguf.blocks` reads; `weights.npz`, those rows as
-gguf dequantises them; and `facts.json`: the metadata, the sizes of all kinds of tensors, and what each tensor of an
-architecture is called.
+metadata and two rows of random blocks of every kind that `mlx_core.checkpoints.gguf.blocks` reads; `split-*.gguf`, the
+same in three parts; `weights.npz`, those rows as gguf dequantises them; and `facts.json`: the metadata, the sizes of
+all kinds of tensors, and the name of each tensor of an architecture.
 """
 
 from __future__ import annotations
@@ -83,18 +83,20 @@ def main() -> None:
     """Record everything."""
     OUT.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
-    writer = gguf.GGUFWriter(OUT / "tiny.gguf", "test")
-    for key, (value, type_) in METADATA.items():
-        writer.add_key_value(key, value, type_)
-    weights = {}
-    for kind in ("F32", "F16", "BF16", *HALVES):
-        raw = rows(kind, rng)
-        weights[kind] = gguf.dequantize(raw, gguf.GGMLQuantizationType[kind]).astype(np.float32)
-        writer.add_tensor(kind.lower(), raw, raw_dtype=gguf.GGMLQuantizationType[kind])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    raws = {kind: rows(kind, rng) for kind in ("F32", "F16", "BF16", *HALVES)}
+    weights = {
+        kind: gguf.dequantize(raw, gguf.GGMLQuantizationType[kind]).astype(np.float32) for kind, raw in raws.items()
+    }
+    for name, max_tensors in (("tiny.gguf", 0), ("split.gguf", 4)):
+        writer = gguf.GGUFWriter(OUT / name, "test", split_max_tensors=max_tensors)
+        for key, (value, type_) in METADATA.items():
+            writer.add_key_value(key, value, type_)
+        for kind, raw in raws.items():
+            writer.add_tensor(kind.lower(), raw, raw_dtype=gguf.GGMLQuantizationType[kind])
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
     np.savez_compressed(OUT / "weights.npz", **weights)
     arches = {"llama": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3", "qwen3moe": "QWEN3MOE"}
     names = {}

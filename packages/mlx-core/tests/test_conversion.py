@@ -1,4 +1,4 @@
-"""What is written, is written whole."""
+"""Files that are written completely or not at all."""
 
 import json
 

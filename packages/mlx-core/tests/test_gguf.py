@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_core.checkpoints import open_checkpoint
 from mlx_core.checkpoints.gguf import GGUFFile, hf_config, hf_weights
 from mlx_core.checkpoints.gguf import blocks as gguf_blocks
+from mlx_core.checkpoints.weights import gguf_file
 from mlx_core.errors import ConfigError, MissingCheckpointError, MLXCoreError, WeightsError
 
 GOLDENS = Path(__file__).parent / "goldens" / "gguf"
@@ -150,6 +152,18 @@ def test_metadata_that_gguf_wrote():
     assert found == FACTS["metadata"]
     assert [type(value) for value in found.values()] == [type(value) for value in FACTS["metadata"].values()]
     assert (file.version, file.metadata["general.architecture"]) == (3, "test")
+
+
+def test_a_split_model_is_what_it_was_before_gguf_split_it():
+    whole = GGUFFile.open(GOLDENS / "tiny.gguf")
+    split = GGUFFile.open(GOLDENS / "split-00001-of-00003.gguf")
+    said = {key: split.metadata.pop(key) for key in ("split.no", "split.count", "split.tensors.count")}
+    assert said == {"split.no": 0, "split.count": 3, "split.tensors.count": 11}
+    assert split.metadata == whole.metadata
+    assert list(split.tensors) == list(whole.tensors)
+    assert {split.tensor(name).part for name in split.tensors} == {0, 1, 2}
+    for name in whole.tensors:
+        np.testing.assert_array_equal(split.read(name), whole.read(name))
 
 
 def test_kinds_are_ggml_s():
@@ -392,7 +406,7 @@ def test_rope_scaling(opened, extra, expected):
 
 
 def llama3_divisors(head_dim: int, theta: float, factor: float, low: float, high: float, original: int) -> np.ndarray:
-    """What llama.cpp's converter writes, wavelength by wavelength."""
+    """The divisors that llama.cpp's converter writes, wavelength by wavelength."""
     divisors = []
     for i in range(0, head_dim, 2):
         wavelength = 2 * math.pi * theta ** (i / head_dim)
@@ -493,13 +507,10 @@ def test_tensors_without_a_counterpart_are_refused_by_name(opened, name):
         hf_weights(opened(gguf_bytes(metadata, tensors)), packed=False)
 
 
-def test_rows_that_are_no_heads_and_split_files_are_refused(opened):
+def test_rows_that_are_no_heads_are_refused(opened):
     metadata, tensors = model()
     tensors["blk.0.attn_k.weight"] = tensor("F32", (24, 32))
     with pytest.raises(WeightsError, match=r"attn_k.* 24 rows, expected 2 heads of 8"):
-        hf_weights(opened(gguf_bytes(metadata, tensors)), packed=False)
-    metadata, tensors = model(extra={"split.count": 3})
-    with pytest.raises(WeightsError, match="llama-gguf-split"):
         hf_weights(opened(gguf_bytes(metadata, tensors)), packed=False)
 
 
@@ -511,6 +522,80 @@ def test_other_kinds_are_refused_by_name(opened):
         assert file.packed(name) is None
     with pytest.raises(WeightsError, match="no tensor z"):
         file.read("z")
+
+
+# --- Models in several files
+# --------------------------------------------------------------------------------------------
+
+
+def write_split(folder: Path, parts, stem="m", **changes) -> Path:
+    """A split model, one dictionary of tensors to a part; `changes` are of the metadata of the part of that number."""
+    metadata = model()[0] | {"split.tensors.count": sum(map(len, parts))}
+    for number, tensors in enumerate(parts):
+        said = {"split.no": number, "split.count": len(parts)} | changes.get(f"part{number}", {})
+        name = f"{stem}-{number + 1:05d}-of-{len(parts):05d}.gguf"
+        (folder / name).write_bytes(gguf_bytes((metadata if number == 0 else {}) | said, tensors))
+    return folder / f"{stem}-00001-of-{len(parts):05d}.gguf"
+
+
+def in_parts(n_parts: int):
+    tensors = list(model()[1].items())
+    return [dict(tensors[i::n_parts]) for i in range(n_parts)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_split_models_are_the_same_models(opened, tmp_path, packed):
+    metadata, tensors = model(kind="Q4_0")
+    whole = opened(gguf_bytes(metadata, tensors))
+    items = list(tensors.items())
+    # llama-gguf-split may leave the first part without tensors
+    first = write_split(tmp_path, [{}, dict(items[::2]), dict(items[1::2])])
+    split = GGUFFile.open(first)
+    assert hf_config(split) == hf_config(whole)
+    expected, table = hf_weights(whole, packed=packed)
+    found, found_table = hf_weights(split, packed=packed)
+    assert found_table == table
+    assert found.keys() == expected.keys()
+    assert all(mx.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_folder_of_one_split_model_is_that_model(tmp_path):
+    first = write_split(tmp_path, in_parts(2))
+    (tmp_path / "mmproj-F16.gguf").write_bytes(b"a vision projector, which isn't read")
+    assert gguf_file(tmp_path) == first
+    opened = open_checkpoint(tmp_path)
+    assert opened.path == first
+    assert opened.config["num_hidden_layers"] == 1
+    assert "model.layers.0.self_attn.q_proj.weight" in opened.weights
+    write_split(tmp_path, in_parts(2), stem="other")
+    with pytest.raises(WeightsError, match=r"several GGUF.*m-00001-of-00002\.gguf, other-00001-of-00002\.gguf\."):
+        gguf_file(tmp_path)
+
+
+def test_parts_of_split_models_that_do_not_fit_are_refused(tmp_path):
+    first = write_split(tmp_path, in_parts(3))
+    with pytest.raises(WeightsError, match=r"part 2 of 3 .*Give the first: m-00001-of-00003\.gguf"):
+        GGUFFile.open(tmp_path / "m-00002-of-00003.gguf")
+    (tmp_path / "m-00003-of-00003.gguf").rename(tmp_path / "elsewhere")
+    with pytest.raises(MissingCheckpointError, match=r"m-00003-of-00003\.gguf isn't beside it \(1 are missing\)"):
+        GGUFFile.open(first)
+    for changes, word in [
+        ({"part2": {"split.no": 1}}, r"expected part 3 of 3; it says split\.no 1"),
+        ({"part1": {"split.count": 4}}, r"split\.count 4"),
+        ({"part0": {"split.tensors.count": 12}}, r"hold 11 tensors, and the first says 12"),
+        ({"part0": {"split.count": 4}}, r"must say the same"),
+        ({"part0": {"split.count": [3]}}, r"split\.count \[3\]"),
+        ({"part0": {"split.no": "0"}}, r"split\.no '0'"),
+    ]:
+        with pytest.raises(WeightsError, match=word):
+            GGUFFile.open(write_split(tmp_path, in_parts(3), **changes))
+    parts = in_parts(2)
+    parts[1] |= dict([next(iter(parts[0].items()))])
+    with pytest.raises(WeightsError, match=r"token_embd\.weight' is in an earlier part"):
+        GGUFFile.open(write_split(tmp_path, parts))
+    renamed = write_split(tmp_path, in_parts(2)).rename(tmp_path / "model.gguf")
+    with pytest.raises(WeightsError, match=r"published"):
+        GGUFFile.open(renamed)
 
 
 # --- Files that lie

@@ -293,6 +293,15 @@ def test_gradients_of_large_gates_are_finite(gate):
     assert by_gate.item() == pytest.approx(2 * s * (1 + gate * (1 - s)), abs=1e-6)
 
 
+@on_the_portable_form
+@pytest.mark.parametrize("gate", [-1e4, -100.0, 100.0, 1e4])
+def test_forward_derivatives_of_large_gates_are_finite(gate):
+    one, zero = mx.array([1.0]), mx.array([0.0])
+    for dx, dgate, expected in ((one, zero, max(gate, 0)), (zero, one, 2.0 * (gate > 0))):
+        (along,) = mx.jvp(fused_swiglu, [mx.array([2.0]), mx.array([gate])], [dx, dgate])[1]
+        assert along.item() == pytest.approx(expected, abs=1e-6)
+
+
 # --- under MLX's transformations ---
 
 
@@ -324,7 +333,7 @@ def test_vmap_is_a_loop(name, axes):
 
 @dataclass(frozen=True)
 class Case:
-    """What a text is run on. x is `[rows, D]` for swiglu, `[B, L, D]` for modulate; `lies` is a layout in
+    """The inputs of a kernel's source. x is `[rows, D]` for swiglu, `[B, L, D]` for modulate; `lies` is a layout in
     `laid_out`.
     """
 

@@ -40,7 +40,7 @@ BYTES = load_file(GOLDENS / "expected.safetensors")
 
 
 class Holder:
-    """What a package would give for a class that only holds values."""
+    """A stand-in that a package would give for a class that only holds values."""
 
 
 def leaves(value, path=""):

@@ -142,7 +142,8 @@ def test_an_index_must_tell_the_truth(checkpoint):
 
 
 def test_a_tensor_in_two_files_is_refused(checkpoint):
-    mx.save_safetensors(str(checkpoint / "more.safetensors"), {"model.norm.weight": mx.ones(64)})
+    (checkpoint / "model.safetensors").rename(checkpoint / "weights.00.safetensors")
+    mx.save_safetensors(str(checkpoint / "weights.01.safetensors"), {"model.norm.weight": mx.ones(64)})
     with pytest.raises(WeightsError, match=r"model\.norm\.weight"):
         load_model(checkpoint)
 

@@ -64,7 +64,8 @@ def _parser(family: Family) -> argparse.ArgumentParser:
     model = argparse.ArgumentParser(add_help=False)
     group = model.add_argument_group("model")
     default = " (default: the embedded demonstration model)" if family.default_model else ""
-    group.add_argument("--model", help=f"folder, .gguf file or hub id{default}")
+    ids = "org/name, org/name:Q4_K_M of GGUF files, modelscope:org/name"
+    group.add_argument("--model", help=f"folder, .gguf file or hub id: {ids}{default}")
     group.add_argument(
         "--dtype", choices=["float32", "float16", "bfloat16"], help="compute dtype (default: the backend's)"
     )

@@ -1,4 +1,4 @@
-"""What config.json says: fields of a model's configuration, both RoPE layouts, quantisation tables, dtypes."""
+"""config.json: fields of a model's configuration, both RoPE layouts, quantisation tables, dtypes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .ops import ACTIVATIONS, RoPE, initialize_rope
 # The largest config.json of a released model is some 100 kB; anything near this is not a configuration.
 _MAX_JSON_BYTES = 64 * 2**20
 
-# Dimensions of arrays are 32-bit. Layers are built one by one, so their number must not be a way to use up memory.
+# Dimensions of arrays are 32-bit. Layers are built one by one, so an absurd number of them would use up memory.
 _MAX_SIZE, _MAX_LAYERS, _MAX_HEAD_DIM = 2**31 - 1, 4096, 2**16
 
 
@@ -339,7 +339,7 @@ class QuantizationConfig:
         return cls(default, overrides)
 
     def for_path(self, path: str) -> LayerQuantization | None:
-        """The packing of the module at `path` where it is packed at all; None where the table says that it isn't.
+        """The packing of the module at `path`, if it is packed; None where the table says that it isn't.
 
         A language model inside a larger one is `language_model` in its table.
         """
@@ -352,7 +352,7 @@ class QuantizationConfig:
 
 
 def quantization_entry(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """config.json's entry on quantisation, MLX's own before another tool's; None where there is none. Raises
+    """config.json's quantisation entry, MLX's own before another tool's; None where there is none. Raises
     ConfigError.
     """
     entry = config.get("quantization")
@@ -370,7 +370,7 @@ LEGACY_METHODS = ("awq", "gptq", "mxfp4")
 
 
 def quantization_method(entry: Mapping[str, Any]) -> str | None:
-    """The tool or format that an entry on quantisation names, in small letters; None for MLX's own."""
+    """The tool or format that a quantisation entry names, in lower case; None for MLX's own."""
     if entry.get("load_in_4bit") or entry.get("load_in_8bit"):
         return "bitsandbytes"  # its older entries don't say so
     return str(entry["quant_method"]).lower() if "quant_method" in entry else None
@@ -380,8 +380,8 @@ def _layer_quantization(entry: Mapping[str, Any], where: str) -> LayerQuantizati
     mode = entry.get("mode") or "affine"
     if not isinstance(mode, str) or mode not in QUANTIZATION_MODES:
         raise ConfigError(f"{where}: unknown quantisation mode {mode!r}; known are {', '.join(QUANTIZATION_MODES)}.")
-    # An entry stands for itself, as MLX reads it: what it leaves out (or, in mlx-lm's recipes, null) is the mode's
-    # default.
+    # An override doesn't inherit from the table, as in MLX: a key that it lacks (or that is null, as in mlx-lm's
+    # recipes) has the mode's default.
     fallback = {"group_size": 64, "bits": 4}
     if mode != "affine":
         bits, group_sizes = QUANTIZATION_MODES[mode]

@@ -1,4 +1,4 @@
-"""Everything that the packages raise on purpose.
+"""The exceptions that the packages raise on purpose.
 
     MLXCoreError
     ├── InputError         ValueError         an argument: prompt, tokens, sampling parameter
@@ -11,11 +11,11 @@
     ├── ConversionError    ValueError         a checkpoint that can't be converted or written
     ├── AudioError         ValueError         samples and sound files
     ├── EngineError        RuntimeError       an engine that can't run a model
-    └── BackendError       RuntimeError       the device can't do what was asked
+    └── BackendError       RuntimeError       an operation that the device, or its backend, doesn't have
         └── MissingBackendError     ImportError         MLX has no libmlx for this platform
 
-The second column is the builtin that each class derives from as well, so that code which knows nothing of this tree can
-catch it. A message says what went wrong, what was expected, what was found and what to do.
+The second column is the builtin that each class also derives from, so that code which doesn't know this tree can catch
+it. A message says what went wrong, what was expected, what was found and what to do.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TokenizerError(MLXCoreError, ValueError):
 
 
 class CacheError(MLXCoreError, ValueError):
-    """Keys and values that don't fit a cache, or a cache that can't do what was asked."""
+    """Keys and values that don't fit a cache, or an operation that a cache doesn't have."""
 
 
 class ConversionError(MLXCoreError, ValueError):
@@ -66,7 +66,7 @@ class EngineError(MLXCoreError, RuntimeError):
 
 
 class BackendError(MLXCoreError, RuntimeError):
-    """The device, or its backend, can't do what was asked."""
+    """An operation or setting that the device, or its backend, doesn't support."""
 
 
 class MissingBackendError(BackendError, ImportError):

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that are written completely or not at all: under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """The name to write to, beside `path`, which takes its place, and its permissions, at the end. Raises OSError."""
+    """The temporary file to write, beside `path`; at the end it replaces `path` and takes its permissions. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -25,7 +25,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """The folder to write to, beside `folder`, which must be empty or not exist, and is replaced. Raises OSError."""
+    """The temporary folder to write in, beside `folder`, which it replaces at the end. `folder` must not exist, or be
+    empty. Raises OSError.
+    """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir(parents=True)
     try:

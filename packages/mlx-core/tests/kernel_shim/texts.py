@@ -150,7 +150,7 @@ def cuda_launch(kernel: dialect.Kernel, call: dict[str, Any], number: int) -> La
 
 @contextlib.contextmanager
 def printed() -> Iterator[list[str]]:
-    """What C++ prints, as one string in a list, once the block has ended."""
+    """The output of C++, as one string in a list, once the block has ended."""
     found: list[str] = []
     with tempfile.TemporaryFile("w+") as file:
         saved = os.dup(1)

@@ -1,4 +1,4 @@
-"""From a sound file to samples."""
+"""Sound files of any format to samples: WAV by `wav`, others by soundfile."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def load_wav(path: str | os.PathLike[str], *, mono: bool = True) -> tuple[Sample
     are divided by their full scale (2**15 for 16 bits) and lie in [-1, 1]; floats stay as they are.
 
     WAV files (RIFF, RF64) of 8 to 32-bit integers or 32 and 64-bit floats need nothing else; FLAC, Ogg, Opus, MP3,
-    AIFF and compressed WAV are read by soundfile, which `mlx-core[audio]` installs. A file that is cut off gives what
-    is there of it. AudioError if there is nothing, if it isn't audio, or has NaN or infinity.
+    AIFF and compressed WAV are read by soundfile, which `mlx-core[audio]` installs. A file that is cut off gives the
+    samples that are there. AudioError if there are none, if it isn't audio, or has NaN or infinity.
     """
     path = Path(path)
     if path.is_dir():

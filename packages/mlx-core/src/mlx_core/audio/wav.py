@@ -1,5 +1,10 @@
 """WAV files of plain samples, read and written without any other library.
 
+This reader is the only one for them, also where soundfile is installed (which reads all other formats), so that a file
+gives the same samples or the same error in every installation. libsndfile reads the same samples, but it accepts
+headers that contradict themselves (3 bytes for a frame of 2 channels), refuses files with two `data` chunks, and
+answers broken headers with "Internal error : SF_INFO struct incomplete"; the errors here name the entry and its value.
+
 Layout: Microsoft's and IBM's Multimedia Programming Interface 1.0 (RIFF, `fmt `, `data`), WAVE_FORMAT_EXTENSIBLE, and
 EBU Tech 3306 (RF64) for more than 4 GiB.
 """
@@ -27,12 +32,12 @@ _BLOCK_BYTES = 2**20
 
 
 class OtherFormatError(AudioError):
-    """Audio, perhaps, but not a WAV file of plain samples."""
+    """A file that isn't a WAV file of plain samples; another library may read it."""
 
 
 @dataclass(frozen=True)
 class Wav:
-    """Where a file's samples are and what they look like."""
+    """The format of a file's samples, and their place in it."""
 
     sample_rate: int
     channels: int
@@ -50,8 +55,8 @@ class Wav:
 def read_wav(file: BinaryIO, name: str, *, mono: bool) -> tuple[Samples, int]:
     """Samples `[samples]`, or `[samples, channels]` unless `mono`, and their rate in Hz; `name` is for messages.
 
-    Reads what is there where the header promises more. OtherFormatError if this isn't a WAV file of plain samples,
-    AudioError if it is a broken one.
+    A file that is shorter than its header says gives the samples that are there. Raises OtherFormatError if this isn't a
+    WAV file of plain samples, AudioError if it is a broken one.
     """
     wav = _read_header(file, name)
     try:
@@ -148,8 +153,8 @@ def save_wav(path: str | os.PathLike[str], samples: AnySamples, sample_rate: int
     """Write `samples`, `[samples]` or `[samples, channels]` floats, as 16-bit PCM; `sample_rate` in Hz.
 
     A sample x becomes the integer nearest to 32768 x (a half goes to the even one; no dither), and what is outside
-    [-1, 32767/32768] is clipped, so that what `load_wav` read from a 16-bit file is written back exactly. The file
-    appears whole or not at all, and replaces one of that name; missing folders are made. AudioError for NaN, infinity,
+    [-1, 32767/32768] is clipped, so that the samples of a 16-bit file are written back exactly. The file is written
+    completely or not at all, and replaces one of that name; missing folders are made. AudioError for NaN, infinity,
     no samples at all, or more than a WAV file can hold (4 GiB).
     """
     path = Path(path)

@@ -12,8 +12,9 @@ cache, which other tools share: from ModelScope, by the package `modelscope`, wh
 `MLX_CORE_USE_MODELSCOPE=1` asks for it, else from the Hugging Face hub. With `HF_HUB_OFFLINE=1` only what is cached is
 used.
 
-The colon is llama.cpp's: the end of a GGUF file's name, whatever the case, or all of it. Of a repository that holds
-nothing but GGUF files the only model is taken, else Q4_K_M, else Q8_0. Of a split model all parts are downloaded.
+After the id's colon stands, as in llama.cpp, the quantisation of a GGUF model: the end of a file's name, in any case, or
+all of it. Without one, of a repository that has no other weights than GGUF, the only model is taken, else Q4_K_M, else
+Q8_0. Of a split model all parts are downloaded.
 
 The layouts are those that huggingface_hub 0.34 to 2.4, modelscope 1.28 and 1.40 and modelscope_hub 0.5 write and read.
 """
@@ -51,7 +52,6 @@ _REFERENCE = re.compile(
 
 # Everything that a language model needs, and no second copy of its weights in another format.
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken")
-_PYTORCH_PATTERN = "pytorch_model*.bin"  # where there are no safetensors
 _SECOND_COPIES = ("consolidated*", "original/*")
 _WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
@@ -81,6 +81,14 @@ class _Hub(Protocol):
     """A hub and its cache on this machine."""
 
     title: str
+
+    def hint(self) -> str:
+        """Advice for who can't get a model from it."""
+        ...
+
+    def is_offline(self) -> bool:
+        """Whether the user told it to ask nobody."""
+        ...
 
     def caches(self) -> list[Path]:
         """The folders in which it keeps what it downloaded."""
@@ -123,6 +131,8 @@ def resolve(path_or_id: str | Path, *, revision: str | None = None, patterns: Se
             f"{name} does not exist. Give a model's folder, a .gguf file or a hub id (org/name, org/name:Q4_K_M for GGUF, "
             "modelscope:org/name)."
         )
+    if isinstance(patterns, str):
+        raise InputError(f"patterns must be a list of patterns; found the text {patterns!r}.")
     wanted = _Wanted(reference["repo"], revision, tuple(patterns or ()), reference["quantization"])
     hubs = _hubs(reference["hub"])
     for hub in hubs:
@@ -156,31 +166,29 @@ def _find(hub: _Hub, wanted: _Wanted) -> Path | None:
 
 
 def _is_whole(folder: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether a cached copy has its weights, all shards of them, and what else tells that it isn't a part: the patterns
-    that name a file, or where there are none a vocabulary.
+    """Whether a cached copy has all its weights, and files that a part of a model lacks: those that `patterns` name
+    without a wildcard, or where there are no patterns a vocabulary.
     """
     names = {file.name for file in folder.iterdir() if file.is_file()}
+    if patterns:
+        rest = all((folder / pattern).is_file() for pattern in patterns if not glob.has_magic(pattern))
+    else:
+        rest = any(_matches(name, _VOCABULARIES) for name in names)
+    return rest and _has_weights(folder, names, patterns)
+
+
+def _has_weights(folder: Path, names: set[str], patterns: tuple[str, ...]) -> bool:
     for layout in (SAFETENSORS, PYTORCH):
-        if layout.index in names:
+        files = layout.files(names)
+        if files and layout.index in names:  # an index alone belongs to a second copy that wasn't downloaded
             try:
-                indexed = set(json.loads((folder / layout.index).read_bytes())["weight_map"].values())
+                return set(json.loads((folder / layout.index).read_bytes())["weight_map"].values()) <= names
             except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 return False
-            return indexed <= names and _has_rest(folder, names, patterns)
-    weights = [
-        name
-        for name in names
-        if name.endswith(_WEIGHTS_SUFFIXES) and _matches(name, [*_PATTERNS, _PYTORCH_PATTERN, *patterns])
-    ]
-    weights = SAFETENSORS.files(weights) or PYTORCH.files(weights) or weights
-    nested = any((folder / pattern).is_file() for pattern in patterns if pattern.endswith(_WEIGHTS_SUFFIXES))
-    return bool(weights or nested) and missing_shard(weights) is None and _has_rest(folder, names, patterns)
-
-
-def _has_rest(folder: Path, names: set[str], patterns: tuple[str, ...]) -> bool:
-    if patterns:
-        return all((folder / pattern).is_file() for pattern in patterns if not glob.has_magic(pattern))
-    return any(_matches(name, _VOCABULARIES) for name in names)
+        if files:
+            return missing_shard(files) is None
+    wanted = [pattern for pattern in patterns if pattern.endswith(_WEIGHTS_SUFFIXES)]
+    return any(_matches(name, wanted) for name in names) or any((folder / pattern).is_file() for pattern in wanted)
 
 
 def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
@@ -188,7 +196,7 @@ def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
     try:
         names = hub.names(wanted)
     except Exception as error:  # libraries raise their own, their HTTP client's and the operating system's errors
-        found = next(filter(None, (_find_part(hub, wanted) for hub in hubs)), None)
+        found = next(filter(None, (_find_part(each, wanted, _reason(hub, error)) for each in hubs)), None)
         if found is None:
             raise _failure(hubs, name, error) from error
         return found
@@ -198,29 +206,29 @@ def _download(hubs: list[_Hub], wanted: _Wanted, name: str) -> Path:
     else:
         model, allow = "", wanted.allow
         if not any(file.endswith(SAFETENSORS.suffix) for file in names):
-            allow.append(_PYTORCH_PATTERN)
+            allow.append(PYTORCH.pattern)
     try:
         return hub.download(wanted, allow) / model
     except Exception as error:
         raise _failure(hubs, name, error) from error
 
 
-def _find_part(hub: _Hub, wanted: _Wanted) -> Path | None:
-    """The copy in the cache of a hub that can't be asked for more: whoever reads it will say what it lacks, if that is
-    needed.
+def _find_part(hub: _Hub, wanted: _Wanted, reason: str) -> Path | None:
+    """The copy in a cache when no hub can be asked for more, for that `reason`: whoever reads it will say what it lacks
+    of what is needed.
     """
     folder = hub.cached(wanted, [] if wanted.quantization else wanted.allow)
     if folder is None:
         return None
     names = _names(folder)
     if wanted.quantization is not None or _only_gguf(names, wanted):
-        return folder / _choose_gguf(names, wanted, f"the copy of {wanted.repo} in {folder}")
+        return folder / _choose_gguf(names, wanted, f"the copy in {folder} (no hub gave more: {reason})")
     return folder
 
 
 def _only_gguf(names: list[str], wanted: _Wanted) -> bool:
     """Whether the only weights among the files are GGUF."""
-    others = ("*.safetensors", _PYTORCH_PATTERN, *(p for p in wanted.patterns if p.endswith(_WEIGHTS_SUFFIXES)))
+    others = (SAFETENSORS.pattern, PYTORCH.pattern, *(p for p in wanted.patterns if p.endswith(_WEIGHTS_SUFFIXES)))
     return bool(gguf_models(names)) and not any(_matches(name, others) for name in names)
 
 
@@ -247,16 +255,17 @@ def _choose_gguf(names: list[str], wanted: _Wanted, where: str) -> str:
 
 def _failure(hubs: list[_Hub], name: str, error: Exception) -> HubError:
     caches = "; ".join(f"{hub.title}: {', '.join(map(str, hub.caches()))}" for hub in hubs)
-    reason = f"{type(error).__name__}: {error}"
-    if isinstance(hubs[0], _HuggingFace) and _HuggingFace.constants().HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
-    if isinstance(error, HubError):
-        reason = str(error)
     return HubError(
-        f"{name!r} is no local path, is not whole in the caches ({caches}), and {hubs[0].title} didn't give it ({reason}). Check "
-        "the id, the network and, for gated models, `hf auth login`; or download it elsewhere and give its folder. Models from "
-        f"the Hugging Face hub are cached in {_HuggingFace.constants().HF_HUB_CACHE}; `hf cache` lists and deletes them."
+        f"{name!r} is no local path, is not whole in the caches ({caches}), and {hubs[0].title} didn't give it "
+        f"({_reason(hubs[0], error)}). Check the id and the network, or download it elsewhere and give its folder. "
+        f"{hubs[0].hint()}"
     )
+
+
+def _reason(hub: _Hub, error: Exception) -> str:
+    if isinstance(error, HubError):
+        return str(error)
+    return "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{type(error).__name__}: {error}"
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -271,14 +280,19 @@ def _names(folder: Path) -> list[str]:
 class _HuggingFace:
     title = "the Hugging Face hub"
 
-    @staticmethod
-    def constants() -> Any:
+    def hint(self) -> str:
+        (cache,) = self.caches()
+        return f"Gated models want `hf auth login`. Models are cached in {cache}; `hf cache` lists and deletes them."
+
+    def is_offline(self) -> bool:
         from huggingface_hub import constants
 
-        return constants
+        return bool(constants.HF_HUB_OFFLINE)
 
     def caches(self) -> list[Path]:
-        return [Path(self.constants().HF_HUB_CACHE)]
+        from huggingface_hub import constants
+
+        return [Path(constants.HF_HUB_CACHE)]
 
     def cached(self, wanted: _Wanted, allow: list[str]) -> Path | None:
         import huggingface_hub
@@ -313,6 +327,12 @@ class _HuggingFace:
 
 class _ModelScope:
     title = "ModelScope"
+
+    def hint(self) -> str:
+        return "Downloads from there are the package modelscope's: `pip install modelscope`."
+
+    def is_offline(self) -> bool:
+        return False
 
     def caches(self) -> list[Path]:
         """The cache, and the folder in it that older versions use unless MODELSCOPE_CACHE is set."""
@@ -358,8 +378,5 @@ def _modelscope(module: str) -> Iterator[Any]:
         try:
             loaded = importlib.import_module(module)
         except ImportError as error:
-            raise HubError(
-                f"the package modelscope, which downloads from there, can't be imported: {error}; install it, or download the "
-                "model elsewhere and give its folder"
-            ) from error
+            raise HubError(f"the package modelscope can't be imported: {error}") from error
         yield loaded

@@ -6,6 +6,7 @@ text layer about a folder. Names are relative to the folder, with `/` between fo
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ class WeightsLayout:
 
     stem: str
     suffix: str
-    pattern: re.Pattern[str]
-    """The names of all files of the format that may hold weights."""
+    pattern: str
+    """A wildcard for the names of all files that may hold weights in this format."""
 
     @property
     def single(self) -> str:
@@ -44,14 +45,15 @@ class WeightsLayout:
         """Those of `names` that hold the weights of a folder without an index, as transformers chooses: the single
         file, else its shards; and where there is neither, every file of the format but known leftovers.
         """
-        found = sorted(n for n in names if self.pattern.fullmatch(n) and not _NO_WEIGHTS.fullmatch(n))
+        here = (name for name in names if "/" not in name and fnmatch.fnmatchcase(name, self.pattern))
+        found = sorted(name for name in here if not _NO_WEIGHTS.fullmatch(name))
         if self.single in found:
             return [self.single]
         return [name for name in found if (shard := parse_shard(name)) and shard.stem == self.stem] or found
 
 
-SAFETENSORS = WeightsLayout("model", ".safetensors", re.compile(r"[^/]+\.safetensors"))
-PYTORCH = WeightsLayout("pytorch_model", ".bin", re.compile(r"pytorch_model[^/]*\.bin"))
+SAFETENSORS = WeightsLayout("model", ".safetensors", "*.safetensors")
+PYTORCH = WeightsLayout("pytorch_model", ".bin", "pytorch_model*.bin")
 
 
 class Shard(NamedTuple):

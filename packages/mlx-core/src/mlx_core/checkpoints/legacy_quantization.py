@@ -1,6 +1,6 @@
-"""Checkpoints that other tools quantised, in MLX's packing: AWQ, GPTQ and mxfp4.
+"""Checkpoints quantised by AWQ, GPTQ and mxfp4, converted to MLX's packing.
 
-`B` bits, `I` inputs, `O` outputs, `G` groups of inputs that share a scale and a zero. What is read:
+`B` bits, `I` inputs, `O` outputs, `G` groups of inputs that share a scale and a zero. The layouts:
 
     AWQ    X.qweight int32 [I, O/8], X.qzeros int32 [G, O/8], X.scales [G, O]
            4 bits, eight outputs to a word in the order 0 2 4 6 1 3 5 7 (version "gemm")
@@ -47,8 +47,8 @@ _BLOCKS = re.compile(r"(?P<path>.+?)(?P<prefix>\.weight_|_)blocks")
 
 @dataclass(frozen=True)
 class Repacked:
-    """A checkpoint's tensors with the packed ones as MLX has them (lazy), the table that says how, the dtype to compute
-    in (that of the scales; None where the tensors say), and what is worth telling.
+    """A checkpoint's tensors, the packed ones in MLX's packing (lazy), with the quantisation table for them, the dtype to
+    compute in (that of the scales; None where the tensors have it), and notes for the load report.
     """
 
     weights: dict[str, mx.array]
@@ -60,10 +60,10 @@ class Repacked:
 def repack(weights: Mapping[str, mx.array], table: Mapping[str, Any]) -> Repacked:
     """Tensors of an AWQ, GPTQ or mxfp4 checkpoint -> MLX's `X.weight` (uint32), `X.scales` and `X.biases`.
 
-    table: config.json's `quantization_config`. What is quantised is known by the tensors, not by lists of modules.
-    Groups that MLX has no size for are cut into smaller ones with equal scales. A GPTQ layer whose groups are no runs
-    of inputs (`desc_act`) comes as a plain fp32 `X.weight`, and a note says so. Raises ConfigError for what can't be
-    read, WeightsError naming a tensor that is missing or of the wrong dtype or shape.
+    table: config.json's `quantization_config`. Which modules are quantised is read off the tensors, not off lists of
+    modules. Groups of a size that MLX doesn't have are split into smaller ones with equal scales. A GPTQ layer whose
+    groups aren't contiguous (`desc_act`) becomes a plain fp32 `X.weight`, and a note says so. Raises ConfigError for a
+    layout that isn't supported, WeightsError naming a tensor that is missing or of the wrong dtype or shape.
     """
     method = quantization_method(table)
     if method == "mxfp4":
@@ -73,7 +73,7 @@ def repack(weights: Mapping[str, mx.array], table: Mapping[str, Any]) -> Repacke
 
 @dataclass(frozen=True)
 class _Format:
-    """What `quantization_config` says about AWQ and GPTQ tensors. group_size None: one group per output."""
+    """The entries of `quantization_config` for AWQ and GPTQ. group_size None: one group per output."""
 
     method: str
     bits: int
@@ -132,7 +132,7 @@ class _Layer:
     group: npt.NDArray[np.int64] = field(repr=False)  # [I]
 
     def group_size(self) -> int | None:
-        """The largest of MLX's group sizes in whose runs all inputs are of one group; None where none is."""
+        """The largest of MLX's group sizes that the groups can be split into; None where there is none."""
         for size in _GROUP_SIZES:
             if len(self.group) % size == 0:
                 runs = self.group.reshape(-1, size)
@@ -195,7 +195,7 @@ def _repack_affine(weights: dict[str, mx.array], form: _Format) -> Repacked:
 
 
 def _packings(layers: dict[str, _Layer]) -> dict[str, LayerQuantization | None]:
-    """How MLX packs each layer, None where it can't; the same for all experts of one projection."""
+    """MLX's packing of each layer, None where it has none; the same for all experts of one projection."""
     projections: dict[str, list[str]] = {}
     for path in layers:
         projections.setdefault(_EXPERT.sub(".experts.*.", path), []).append(path)

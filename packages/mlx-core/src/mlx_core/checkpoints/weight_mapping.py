@@ -1,4 +1,4 @@
-"""Names of one checkpoint to names of another."""
+"""Rules that rename a checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ConversionError
 
 
 class Rule(NamedTuple):
-    """What becomes of the tensors whose whole name `pattern` (a regular expression) matches.
+    """The new name, and maybe a transform, for the tensors whose whole name `pattern` (a regular expression) matches.
 
     target: the new name, with the pattern's groups as `\\1` or `\\g<name>`; None drops the tensor. transform: applied
     to the tensor, for instance a transposition.
@@ -26,8 +26,8 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """Rules, of which the first that matches a name holds; a name that none matches stays, or, with `strict`, is an
-    error.
+    """Rules, of which the first that matches a name applies. A name that none matches stays as it is, or is an error
+    with `strict`.
 
         mapping = WeightMapping([
             Rule(r"transformer\\.h\\.(\\d+)\\.(.+)", r"model.layers.\\1.\\2"),
@@ -43,7 +43,7 @@ class WeightMapping:
         rules = tuple(Rule(*rule) for rule in self.rules)
         for rule in rules:
             try:
-                re.compile(rule.pattern).sub(rule.target or "", "")  # which reads the target, too
+                re.compile(rule.pattern).sub(rule.target or "", "")  # this parses the target, too
             except (re.error, TypeError, IndexError) as error:
                 raise ConversionError(f"the rule {rule.pattern!r} -> {rule.target!r} is wrong: {error}.") from error
         object.__setattr__(self, "rules", rules)
@@ -61,7 +61,7 @@ class WeightMapping:
             if rule is not None and match is not None:
                 target = None if rule.target is None else match.expand(rule.target)
             elif self.strict:
-                raise ConversionError(f"no rule says what becomes of tensor {name!r}: add one, which may drop it.")
+                raise ConversionError(f"no rule matches tensor {name!r}: add one, which may drop it.")
             if target is None:
                 continue
             if target in result:

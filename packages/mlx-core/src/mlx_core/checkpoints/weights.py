@@ -1,8 +1,8 @@
 """Checkpoints as dictionaries of arrays: safetensors and torch's files (single, sharded, with or without an index), and
 GGUF.
 
-Of safetensors only headers are read, which are checked before MLX maps the tensors; the others are checked as they are
-read. A file from elsewhere must not be able to do more than raise.
+Of safetensors only headers are read, and checked before MLX maps the tensors; the others are checked as they are read.
+An untrusted file can't do more than raise.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _Read = Callable[[Path], dict[str, mx.array]]
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk: `config` as config.json has it, `weights` by the checkpoint's own names (lazy, but for torch's
-    files), what is packed in them, the dtype to compute in where the weights themselves don't say, how many were
-    dequantised as they were read, and what else of the reading is worth telling.
+    files), their `quantization` table, the `dtype` to compute in where the weights' own doesn't say it, how many were
+    `dequantized` while reading, and `notes` for the load report.
     """
 
     path: Path
@@ -108,7 +108,7 @@ def load_safetensors(folder: Path) -> dict[str, mx.array]:
 
 
 def load_pytorch_weights(folder: Path) -> dict[str, mx.array]:
-    """All tensors of a folder's pytorch_model.bin, or of its shards; nothing in them is run (see `torch_checkpoint`).
+    """All tensors of a folder's pytorch_model.bin, or of its shards; no code in them is run (see `load_pytorch_checkpoint`).
 
     Raises WeightsError for missing, damaged or contradictory files, and for those that hold more than tensors by name.
     """
@@ -156,7 +156,7 @@ def _indexed_files(index: Path, layout: WeightsLayout) -> list[Path]:
 
 
 def _weights_files(folder: Path, layout: WeightsLayout) -> list[Path]:
-    return [folder / name for name in layout.files(file.name for file in folder.glob(f"*{layout.suffix}"))]
+    return [folder / name for name in layout.files(file.name for file in folder.glob(layout.pattern))]
 
 
 def _found_files(folder: Path, layout: WeightsLayout) -> list[Path]:
@@ -164,7 +164,7 @@ def _found_files(folder: Path, layout: WeightsLayout) -> list[Path]:
     if not files:
         torch_files = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         hint = f" It has {', '.join(torch_files[:3])}: convert it to safetensors first." if torch_files else ""
-        raise MissingCheckpointError(f"{folder} holds no {layout.suffix} files.{hint}")
+        raise MissingCheckpointError(f"{folder} holds no {layout.pattern.removeprefix('*')} files.{hint}")
     if (lost := missing_shard(file.name for file in files)) is not None:
         raise MissingCheckpointError(
             f"{folder} lacks shard {lost.number} of {lost.total} of {lost.stem}. The download is incomplete."

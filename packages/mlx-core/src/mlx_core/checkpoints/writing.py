@@ -1,4 +1,4 @@
-"""Checkpoint folders in: config.json and safetensors, whole or not at all."""
+"""Checkpoint folders: config.json and safetensors, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .layout import SAFETENSORS
 
 OnBytes = Callable[[int, int], None]
 
-# What fits comfortably on every file system and download: the size that the hub's own tools split at.
+# The size at which huggingface_hub splits, too: every file system takes it, and downloads resume by file.
 MAX_SHARD_BYTES = 5 * 2**30
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name when everything in it has been written; `folder` must not
-    exist, or be empty. Raises ConversionError.
+    """A temporary folder beside `folder`, renamed to it at the end. `folder` must not exist, or be empty. Raises
+    ConversionError.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConversionError(f"{folder} exists and isn't an empty folder. Choose another name, or delete it first.")
@@ -37,7 +37,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """config.json. Raises ConversionError for what JSON can't hold."""
+    """Write config.json. Raises ConversionError for values that JSON doesn't have."""
     try:
         text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -51,7 +51,7 @@ def write_weights(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_progress: OnBytes | None = None,
 ) -> None:
-    """safetensors: one file, or shards with an index. Empties `weights`, so that what is written can be freed."""
+    """Write safetensors, one file or shards, with an index. Empties `weights`, so that written tensors can be freed."""
     shards: list[list[str]] = [[]]
     size = done = 0
     for name, value in weights.items():

@@ -1,13 +1,12 @@
-"""One kernel text for Metal and CUDA.
+"""One kernel source for Metal and CUDA.
 
-A body is Metal; what CUDA calls otherwise is defined in a header before it. Both compilers take C++ and know its
-preprocessor, so the text that runs on an NVIDIA GPU is, word for word, the one that runs on Apple's. Added to Metal's
-words are three: `LOAD(to, from, stride)` reads `V` elements, `stride` apart, as floats; `STORE(to, from)` writes `V`
-floats side by side as `out_t`; `DIVIDE(a, b)` may be off by two units in the last place. `V` is a constant of the
-kernel, a power of two.
+A body is written in Metal's language; a header defines Metal's names for CUDA. Both compilers are C++ with its
+preprocessor, so the source that runs on an NVIDIA GPU is exactly the one that runs on Apple's. Three macros are added:
+`LOAD(to, from, stride)` reads `V` elements, `stride` apart, as floats; `STORE(to, from)` writes `V` adjacent floats as
+`out_t`; `DIVIDE(a, b)` may be off by two units in the last place. `V` is a constant of the kernel, a power of two.
 
-Inputs may lie in memory in any order: bodies read their shapes and strides (`x_shape`, `x_strides`), so nothing is
-copied before a kernel runs.
+Inputs may have any strides: bodies read their shapes and strides (`x_shape`, `x_strides`), so nothing is copied before
+a kernel runs.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ from ..errors import InputError
 Language = Literal["metal", "cuda"]
 
 FLOATING = frozenset(backend.DTYPES.values())
-VECTOR_BYTES = 16  # what one thread loads at once
+VECTOR_BYTES = 16  # the load of one thread
 SIMD = 32  # threads that sum without shared memory: Apple's SIMD group, NVIDIA's warp
 
 HEADERS: dict[Language, str] = {
-    # Macros, because a function would have to be written twice: MLX passes small arrays as `constant`, others as
-    # `device`.
+    # Macros, because functions would be needed twice: MLX passes small arrays as `constant`, others as `device`.
     "metal": """
 #define LOAD(to, from, stride)                                           \\
   {                                                                      \\
@@ -45,7 +43,7 @@ HEADERS: dict[Language, str] = {
   for (int j = 0; j < V; ++j) (to)[j] = out_t((from)[j]);
 #define DIVIDE(a, b) ((a) / (b))
 """,
-    # A slice may begin anywhere, so whether a vector is aligned is known to the pointer alone.
+    # A slice may begin anywhere, so only the pointer tells whether a vector is aligned.
     "cuda": """
 #define threadgroup __shared__
 #define threadgroup_barrier(flags) __syncthreads()
@@ -92,7 +90,7 @@ __device__ inline float simd_sum(float value) {
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's text, and the names of its inputs. Its output is `out`."""
+    """A kernel's source, and the names of its inputs. Its output is `out`."""
 
     name: str
     inputs: tuple[str, ...]
@@ -112,7 +110,7 @@ class Kernel:
         dtypes = {f"{name}_t": array.dtype for name, array in zip(self.inputs, inputs, strict=True)}
         return _built(self, language)(
             inputs=list(inputs),
-            # All dtypes, since binaries are cached by name, and a name is made of these.
+            # All dtypes, since MLX caches binaries by a name that it makes of these.
             template=[*dtypes.items(), ("out_t", like.dtype), *constants.items()],
             grid=(threads, 1, 1),
             threadgroup=(group, 1, 1),
@@ -124,7 +122,7 @@ class Kernel:
 @functools.cache
 def _built(kernel: Kernel, language: Language) -> Callable[..., list[mx.array]]:
     header = HEADERS[language]
-    # MLX keeps one library per name, for CUDA on disk as well: another text needs another name.
+    # MLX keeps one library per name, for CUDA on disk as well: another source needs another name.
     digest = hashlib.sha256((header + kernel.body).encode()).hexdigest()[:12]
     make: Any = mx.fast.metal_kernel if language == "metal" else mx.fast.cuda_kernel
     return make(
@@ -138,8 +136,8 @@ def _built(kernel: Kernel, language: Language) -> Callable[..., list[mx.array]]:
 
 
 def language() -> Language | None:
-    """What kernels are written in on the default device; None on CPUs, which take the portable form."""
-    # Not backend.current(), which answers more and takes as long as launching a kernel does.
+    """The language of kernels on the default device; None on CPUs, which run the portable form."""
+    # Not backend.current(), which takes as long as launching a kernel.
     return _gpu_language() if mx.default_device().type == mx.DeviceType.gpu else None
 
 
@@ -149,7 +147,7 @@ def _gpu_language() -> Language:
 
 
 def vector_width(axis: int, dtype: mx.Dtype) -> int:
-    """How many elements one thread takes at once: as many as divide the last axis and fit VECTOR_BYTES."""
+    """The number of elements that one thread loads at once: a divisor of the last axis that fits VECTOR_BYTES."""
     return math.gcd(axis, VECTOR_BYTES // dtype.size)
 
 
@@ -159,17 +157,3 @@ def check_floating(function: str, **arrays: mx.array) -> None:
         if not isinstance(array, mx.array) or array.dtype not in FLOATING:
             found = array.dtype if isinstance(array, mx.array) else type(array).__name__
             raise InputError(f"{function}: {name} must be an mx.array of {', '.join(backend.DTYPES)}; got {found}.")
-
-
-def mapped_first(inputs: Sequence[mx.array], axes: Sequence[int | None]) -> list[mx.array]:
-    """What vmap maps over, moved to the front of each input, or repeated there for one that isn't mapped."""
-    size = next(array.shape[axis] for array, axis in zip(inputs, axes, strict=True) if axis is not None)
-    return [
-        mx.broadcast_to(array, (size, *array.shape)) if axis is None else mx.moveaxis(array, axis, 0)
-        for array, axis in zip(inputs, axes, strict=True)
-    ]
-
-
-def known(primals: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> list[mx.array]:
-    """The tangents; MLX gives None for inputs that don't change."""
-    return [mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True)]

@@ -9,15 +9,15 @@ from typing import cast
 import mlx.core as mx
 
 from ..errors import InputError
-from .dialect import SIMD, Kernel, Language, check_floating, known, language, mapped_first, vector_width
+from .dialect import SIMD, Kernel, Language, check_floating, language, vector_width
 
-GROUP = 256  # threads at most, which any GPU can launch, however many registers each takes
-TAKEN = 8  # elements that one thread takes of its row, where that leaves no SIMD group idle
-HELD = 16  # elements that it keeps at most; a longer row is read again for each pass
+MAX_GROUP = 256  # threads, which any GPU can launch, however many registers each takes
+THREAD_ELEMENTS = 8  # of a row for one thread, where that leaves no SIMD group idle
+MAX_KEPT_ELEMENTS = 16  # that a thread keeps of its row; a longer row is read again for each pass
 
-# Two passes over a row, each of which sums (v - centre) and its square: the first, about 0, gives a mean that is off by
-# rounding; the second, about that mean, gives the variance and what the mean is off by. So a mean that is large beside
-# the deviation costs no accuracy (the corrected two-pass algorithm: Chan, Golub and LeVeque, 1983).
+# Two passes over a row, each of which sums (v - centre) and its square: the first, about 0, gives a mean with a rounding
+# error; the second, about that mean, gives the variance and the mean's error. So a mean that is large beside the
+# deviation costs no accuracy (the corrected two-pass algorithm: Chan, Golub and LeVeque, 1983).
 BODY = """
   const int lane = thread_position_in_threadgroup.x % THREADS;
   const unsigned row = threadgroup_position_in_grid.x * ROWS + thread_position_in_threadgroup.x / THREADS;
@@ -128,16 +128,6 @@ def _modulate(eps: float) -> mx.custom_function:
         grads = _gradients(eps, x, shift, scale, cotangent)
         return tuple(grad.astype(primal.dtype) for grad, primal in zip(grads, primals, strict=True))
 
-    @modulate.jvp
-    def jvp(primals: tuple[mx.array, ...], tangents: tuple[mx.array | None, ...]) -> mx.array:
-        return _tangent(eps, *primals, *known(primals, tangents)).astype(primals[0].dtype)
-
-    @modulate.vmap
-    def vmap(inputs: tuple[mx.array, ...], axes: tuple[int | None, ...]) -> tuple[mx.array, int]:
-        arrays = mapped_first(inputs, axes)
-        out = cast(mx.array, modulate(*(array.flatten(0, 1) for array in arrays)))
-        return out.reshape(arrays[0].shape), 0
-
     return modulate
 
 
@@ -146,11 +136,11 @@ def run(lang: Language, x: mx.array, shift: mx.array, scale: mx.array, eps: floa
     columns, rows = x.shape[-1], x.size // x.shape[-1]
     width = vector_width(columns, x.dtype)
     vectors = columns // width
-    # to cross a row, so many steps of so many threads
-    steps = max(math.ceil(vectors / GROUP), min(TAKEN // width, math.ceil(vectors / SIMD)))
+    # a row takes `steps` steps of `threads` threads
+    steps = max(math.ceil(vectors / MAX_GROUP), min(THREAD_ELEMENTS // width, math.ceil(vectors / SIMD)))
     threads = math.ceil(vectors / (steps * SIMD)) * SIMD
-    rows_per_group = GROUP // SIMD if threads == SIMD else 1
-    keep = steps * width <= HELD
+    rows_per_group = MAX_GROUP // SIMD if threads == SIMD else 1
+    keep = steps * width <= MAX_KEPT_ELEMENTS
     constants = {"V": width, "COLUMNS": columns, "STEPS": steps, "THREADS": threads, "SIMDS": threads // SIMD}
     constants |= {"ROWS": rows_per_group, "KEEP": keep, "UNROLL": steps if keep else 1}
     group = rows_per_group * threads
@@ -173,7 +163,7 @@ def _normalised(x: mx.array, eps: float) -> tuple[mx.array, mx.array]:
     """LayerNorm(x) and 1 / sqrt(variance + eps), in float32."""
     d = x.astype(mx.float32)
     d = d - d.mean(-1, keepdims=True)
-    d = d - d.mean(-1, keepdims=True)  # what the first mean was off by
+    d = d - d.mean(-1, keepdims=True)  # the first mean's rounding error
     rate = mx.rsqrt(d.square().mean(-1, keepdims=True) + eps)
     return d * rate, rate
 
@@ -188,7 +178,7 @@ def _wide(per_batch: mx.array) -> mx.array:
     return per_batch.astype(mx.float32)[:, None]  # [B, 1, D]
 
 
-# Not compiled: on CPUs that takes 1.7 times as long, since means aren't fused and what remains is scalar code.
+# Not compiled: on CPUs that takes 1.7 times as long, since means aren't fused and the rest becomes scalar code.
 def _portable(x: mx.array, shift: mx.array, scale: mx.array, eps: float) -> mx.array:
     return ((1 + _wide(scale)) * _normalised(x, eps)[0] + _wide(shift)).astype(x.dtype)
 
@@ -200,11 +190,3 @@ def _gradients(
     cotangent = cotangent.astype(mx.float32)
     by_x = _through_norm(normalised, rate, cotangent * (1 + _wide(scale)))
     return by_x, cotangent.sum(1), (cotangent * normalised).sum(1)
-
-
-def _tangent(
-    eps: float, x: mx.array, shift: mx.array, scale: mx.array, dx: mx.array, dshift: mx.array, dscale: mx.array
-) -> mx.array:
-    normalised, rate = _normalised(x, eps)
-    through = _through_norm(normalised, rate, dx.astype(mx.float32))
-    return (1 + _wide(scale)) * through + _wide(dscale) * normalised + _wide(dshift)

@@ -1,4 +1,4 @@
-"""silu(gate) * x, the activation of gated MLPs."""
+"""silu(gate) * x, the activation of gated MLPs: a kernel, and the compiled form, which is the one that models use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 import mlx.core as mx
 
 from ..errors import InputError
-from .dialect import Kernel, Language, check_floating, known, language, mapped_first, vector_width
+from .dialect import Kernel, Language, check_floating, language, vector_width
 
 GROUP = 256  # threads
 
@@ -65,9 +65,7 @@ def run(lang: Language, x: mx.array, gate: mx.array) -> mx.array:
 
 @partial(mx.compile, shapeless=True)
 def portable(x: mx.array, gate: mx.array) -> mx.array:
-    """The same in MLX's operations, compiled: what CPUs run, and inside a model, where each microsecond of the host
-    counts, other devices too.
-    """
+    """The same in MLX's operations, compiled: the form for CPUs, and for models on any device (see the package)."""
     g = gate.astype(mx.float32)
     return (x.astype(mx.float32) * (g / (1 + mx.exp(-g)))).astype(x.dtype)  # on CPUs faster than mx.sigmoid
 
@@ -86,14 +84,9 @@ def _vjp(primals: tuple[mx.array, mx.array], cotangent: mx.array, _: mx.array) -
     return (cotangent * by_x).astype(primals[0].dtype), (cotangent * by_gate).astype(primals[1].dtype)
 
 
+# MLX's own, through `portable`, would be NaN where exp(-gate) overflows.
 @_swiglu.jvp
 def _jvp(primals: tuple[mx.array, mx.array], tangents: tuple[mx.array | None, mx.array | None]) -> mx.array:
-    dx, dgate = known(primals, tangents)
+    dx, dgate = (mx.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
     by_x, by_gate = _slopes(*primals)
     return (dx * by_x + dgate * by_gate).astype(primals[0].dtype)
-
-
-@_swiglu.vmap
-def _vmap(inputs: tuple[mx.array, mx.array], axes: tuple[int | None, int | None]) -> tuple[mx.array, int]:
-    x, gate = mapped_first(inputs, axes)
-    return cast(mx.array, _swiglu(x, gate)), 0

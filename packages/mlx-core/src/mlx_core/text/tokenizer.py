@@ -235,7 +235,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     local = Path(path).expanduser()
     if not local.exists():
-        from ..checkpoints import resolve
+        from ..checkpoints.hub import resolve
 
         local = resolve(path)
     if local.is_dir():
@@ -268,7 +268,9 @@ def _from_folder(folder: Path) -> Tokenizer:
     stated = _read_json(folder / "tokenizer_config.json")
     found = _read_vocabulary(folder, stated)
     if found is None:
-        ggufs = sorted(folder.glob("*.gguf"))
+        from ..checkpoints.layout import gguf_in_folder
+
+        ggufs = gguf_in_folder(folder)
         if len(ggufs) == 1:
             return _from_gguf(ggufs[0])
         raise TokenizerError(_missing(folder))

@@ -1,8 +1,8 @@
 """The block formats of GGUF tensors: bytes to float32, and bytes to MLX's affine packing without loss.
 
-A quantised row is a run of blocks, and a block is a few groups of 16 or 32 weights. Whatever their layout, all formats
-read here say the same thing: `weight = scale * code + bias`, with an unsigned code of 4 to 8 bits per weight and a
-scale and a bias per group. So a format is one function from bytes to `Codes`; multiplying out and repacking are common.
+A quantised row is a sequence of blocks, and a block is a few groups of 16 or 32 weights. All formats read here mean
+`weight = scale * code + bias`, with an unsigned code of 4 to 8 bits per weight and a scale and a bias per group; they
+differ in layout. So a format is one function from bytes to `Codes`; dequantising and repacking are common to all.
 
 In float32 the product is exact (at most 18 bits of scale by 6 of code, or 11 by 8) and the sum is rounded once, so the
 weights are bit for bit those of ggml's `dequantize_row_*`; the layouts are those of ggml-common.h and ggml-quants.c.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-# Weights per slice: what a slice needs besides its output (codes and scales, about 2 bytes a weight) fits the cache.
+# Weights per slice: its codes and scales, about 2 bytes a weight, fit the processor's cache.
 _SLICE_WEIGHTS = 2**17
 
 
@@ -40,7 +40,7 @@ class Kind(NamedTuple):
 
 
 class BlockFormat(NamedTuple):
-    """How the blocks of one quantised kind are read: bits of a code, weights that share a scale, bytes to `Codes`."""
+    """The format of one quantised kind: bits of a code, weights that share a scale, the function from bytes to `Codes`."""
 
     bits: int
     group_size: int
@@ -121,7 +121,7 @@ def _q6_k(block: Bytes) -> Codes:
     return Codes(codes.reshape(-1, 16, 16), scales, scales * np.float32(-32))
 
 
-# Every kind that ggml numbers: what can't be read here can still be told apart and measured.
+# Every kind that ggml numbers: those that can't be dequantised here still have a name and a size.
 KINDS = {
     0: Kind("F32", 1, 4),
     1: Kind("F16", 1, 2),
@@ -174,7 +174,7 @@ READABLE = ("F32", "F16", "BF16", *FORMATS)
 
 
 def is_packable(kind: str) -> bool:
-    """Whether MLX's affine mode can say the same: its groups are of 32, 64 or 128 weights."""
+    """Whether MLX's affine mode can represent the kind exactly: its groups are of 32, 64 or 128 weights."""
     return kind in FORMATS and FORMATS[kind].group_size == 32
 
 

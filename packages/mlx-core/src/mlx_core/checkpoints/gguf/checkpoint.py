@@ -1,4 +1,4 @@
-"""GGUF checkpoints in Hugging Face's terms: the config.json that a file amounts to, and its tensors by their names.
+"""GGUF checkpoints as Hugging Face's: config.json from the metadata, tensors under Hugging Face's names.
 
     file = GGUFFile.open("model.gguf")
     config = hf_config(file)                                # config.json's entries
@@ -22,7 +22,7 @@ from .file import GGUFFile, GGUFTensor, PackedTensor
 
 __all__ = ["GGUFFile", "GGUFTensor", "PackedTensor", "hf_config", "hf_weights"]
 
-# What llama.cpp calls an architecture, and Hugging Face's model_type.
+# llama.cpp's name of an architecture, and Hugging Face's model_type.
 _MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3moe": "qwen3_moe"}
 _CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -31,7 +31,7 @@ _CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
-# Entries that these architectures have no counterpart for, and the value that asks for nothing.
+# Entries without a counterpart in these architectures, and the value that has no effect.
 _NEUTRAL: dict[str, float] = {
     "attention.sliding_window": 0,
     "expert_shared_count": 0,
@@ -44,7 +44,7 @@ _NEUTRAL: dict[str, float] = {
 
 
 class _Fields:
-    """Typed access to the metadata of one architecture; what is missing or absurd is a ConfigError."""
+    """Typed access to the metadata of one architecture; a missing or absurd entry is a ConfigError."""
 
     def __init__(self, file: GGUFFile) -> None:
         self.file = file
@@ -63,7 +63,7 @@ class _Fields:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A positive number; float32 becomes the shortest decimal that means the same (1e-06, not 9.99999997e-07)."""
+        """A positive number; a float32 becomes the shortest decimal that rounds to it (1e-06, not 9.99999997e-07)."""
         value = self.get(key, default)
         if type(value) not in (int, float) or not 1e-30 < value < 1e30:
             raise self.fail(key, value, "a positive number")
@@ -179,11 +179,11 @@ def _rope_scaling(fields: _Fields, head_dim: int) -> dict[str, Any] | None:
 
 
 def _llama3_scaling(fields: _Fields, head_dim: int, original: int) -> dict[str, Any] | None:
-    """The settings of Llama 3's scaling that make the divisors in `rope_freqs.weight`.
+    """The settings of Llama 3's scaling that give the divisors in `rope_freqs.weight`.
 
-    A frequency that turns c times within the original context is divided by 1 / (s + (1 - s) / factor), where
-    s = (c - low) / (high - low), within 0 and 1. Wherever s is strictly between, it is linear in c, and two such
-    points give low and high. They count turns in `original`, so that any choice of it comes to the same.
+    A frequency with c periods in the original context is divided by 1 / (s + (1 - s) / factor), where
+    s = (c - low) / (high - low), clipped to 0 and 1. Strictly between, s is linear in c, and two such points give low
+    and high. Both are in periods per `original`, so any choice of it gives the same frequencies.
     """
     divisors = fields.file.read("rope_freqs.weight").astype(np.float64)
     theta = fields.number("rope.freq_base", 10000.0)
@@ -243,13 +243,13 @@ _NAME = re.compile(r"(?:blk\.(?P<layer>[0-9]+)\.)?(?P<module>\w+)(?:\.(?P<expert
 def hf_weights(file: GGUFFile, *, packed: bool) -> tuple[dict[str, mx.array], dict[str, Any]]:
     """The tensors under Hugging Face's names, and how they are quantised.
 
-    Tensors are float32, but F16 and BF16 keep their dtype. With `packed`, those that `GGUFFile.packed` can say are
+    Tensors are float32, but F16 and BF16 keep their dtype. With `packed`, those that `GGUFFile.packed` can repack are
     `X.weight` (uint32), `X.scales` and `X.biases` instead, and the second value is config.json's `quantization` entry:
-    group size, bits and mode of most, and per module what differs, or `False`; without packed tensors it is empty.
+    the commonest group size, bits and mode, and per module other ones, or `False`; without packed tensors it is empty.
 
     Rows of q and k are put back into Hugging Face's order where the file has them in another. Experts are stacked,
-    `[E, out, in]`, under `switch_mlp`. `rope_freqs.weight` is left out: `hf_config` says what it says. One tensor at a
-    time is converted, so that the peak is the result and one tensor more.
+    `[E, out, in]`, under `switch_mlp`. `rope_freqs.weight` is left out, since `hf_config` has its settings. One tensor
+    at a time is converted, so that the peak is the result and one tensor more.
 
     Raises WeightsError for a tensor without a counterpart, of a kind that can't be read, or of a shape that contradicts
     the metadata; ConfigError as `hf_config` does.
@@ -298,10 +298,10 @@ def _hf_name(file: GGUFFile, name: str, model_type: str) -> tuple[str, str]:
 
 
 def _row_order(file: GGUFFile, tensor: GGUFTensor, config: dict[str, Any]) -> mx.array | None:
-    """Which rows of q and k make Hugging Face's order, or None where they have it.
+    """The order of rows that turns q and k into Hugging Face's; None where they have it.
 
-    RoPE turns dimension i of a head with i + D/2 there. llama.cpp turns neighbours, and its converter reorders the rows
-    of `llama` files to suit: row (i, half) of a head is what row (half, i) was.
+    Hugging Face's RoPE rotates dimension i of a head with i + D/2, llama.cpp's with its neighbour, so its converter
+    reorders the rows of `llama` files: row (i, half) of a head is Hugging Face's row (half, i).
     """
     match = re.fullmatch(r"blk\.[0-9]+\.attn_([qk])\.(weight|bias)", tensor.name)
     if match is None or config["model_type"] not in ("llama", "mixtral"):

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ...errors import MissingCheckpointError, MLXCoreError, WeightsError
 from ..layout import parse_shard
-from . import blocks as gguf_blocks
+from . import blocks
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -43,7 +43,7 @@ _DTYPES = {
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
-# Python's objects are larger than their bytes in the file, so the header is bounded in more than bytes. The largest
+# Python's objects are larger than their bytes in the file, so the header is limited in values too. The largest
 # known vocabularies (262k tokens) need 17 MB and 1.3 million values; the most tensors are a few thousand.
 _MAX_HEADER_BYTES = 2**27
 _MAX_VALUES = 2**23
@@ -53,8 +53,8 @@ _MAX_DIMS = 4  # GGML_MAX_DIMS
 
 
 class GGUFTensor(NamedTuple):
-    """Where a tensor lies: `shape` is numpy's (outermost first), `offset` counts from the start of the file, in
-    bytes; `part` is the file of a split model, the first 0.
+    """The place of a tensor: `shape` is numpy's (outermost first), `offset` counts from the start of the file, in bytes;
+    `part` is the file of a split model, the first 0.
     """
 
     name: str
@@ -122,19 +122,19 @@ class GGUFFile:
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """The tensor as a new float32 array of its shape: exactly the values that ggml computes.
 
-        WeightsError if there is no such tensor, or if its kind isn't one of `gguf_blocks.READABLE`.
+        WeightsError if there is no such tensor, or if its kind isn't one of `blocks.READABLE`.
         """
         tensor = self.tensor(name)
-        if tensor.kind not in gguf_blocks.READABLE:
-            readable = ", ".join(gguf_blocks.READABLE)
+        if tensor.kind not in blocks.READABLE:
+            readable = ", ".join(blocks.READABLE)
             raise WeightsError(
                 f"{self.path}: the tensor {name} is stored as {tensor.kind}; what can be read is {readable}. Fetch a "
                 "file of the model in one of these, or requantise it with llama.cpp's llama-quantize."
             )
-        return gguf_blocks.dequantize(tensor.kind, self._bytes(tensor)).reshape(tensor.shape)
+        return blocks.dequantize(tensor.kind, self._bytes(tensor)).reshape(tensor.shape)
 
     def packed(self, name: str) -> PackedTensor | None:
-        """The tensor repacked for MLX's quantised matmul without dequantising, or None where MLX has no such layout.
+        """The tensor repacked for MLX's quantised matmul without dequantising; None where MLX has no such layout.
 
         Exact for Q4_0, Q4_1 (4 bits), Q5_0, Q5_1 (5 bits), Q8_0 (8 bits), Q4_K and Q5_K (4 and 5 bits), all of group
         size 32, if they have two dimensions or more. Q6_K scales groups of 16, which MLX can't.
@@ -147,11 +147,11 @@ class GGUFFile:
         WeightsError if there is no such tensor.
         """
         tensor = self.tensor(name)
-        if len(tensor.shape) < 2 or not gguf_blocks.is_packable(tensor.kind):
+        if len(tensor.shape) < 2 or not blocks.is_packable(tensor.kind):
             return None
-        form = gguf_blocks.FORMATS[tensor.kind]
+        form = blocks.FORMATS[tensor.kind]
         rows = tensor.shape[:-1]
-        weight, scales, biases = gguf_blocks.repack(tensor.kind, self._bytes(tensor))
+        weight, scales, biases = blocks.repack(tensor.kind, self._bytes(tensor))
         return PackedTensor(
             weight.reshape(*rows, -1), scales.reshape(*rows, -1), biases.reshape(*rows, -1), form.bits, form.group_size
         )
@@ -168,12 +168,12 @@ class GGUFFile:
         return mx.array(self.read(name))
 
     def tensor(self, name: str) -> GGUFTensor:
-        """Where the tensor lies; WeightsError if there is none of this name."""
+        """The place of a tensor. Raises WeightsError if there is none of this name."""
         if name not in self.tensors:
             raise WeightsError(f"{self.path}: there is no tensor {name} among the file's {len(self.tensors)}.")
         return self.tensors[name]
 
-    def _bytes(self, tensor: GGUFTensor) -> gguf_blocks.Bytes:
+    def _bytes(self, tensor: GGUFTensor) -> blocks.Bytes:
         return np.frombuffer(self._parts[tensor.part], np.uint8, tensor.nbytes, tensor.offset)
 
 
@@ -326,9 +326,9 @@ class _Reader:
                 raise self.fail(f"tensor {name!r} has {n_dims} dimensions, expected 1 to {_MAX_DIMS}.")
             shape = tuple(self.u64(name) for _ in range(n_dims))[::-1]
             number, offset = self.u32(name), self.u64(name)
-            if number not in gguf_blocks.KINDS:
+            if number not in blocks.KINDS:
                 raise self.fail(f"tensor {name!r} is of an unknown kind, number {number}. Fetch the model in another.")
-            kind = gguf_blocks.KINDS[number]
+            kind = blocks.KINDS[number]
             if not all(0 < dim < 2**31 for dim in shape) or shape[-1] % kind.weights:
                 raise self.fail(
                     f"tensor {name!r}: the shape {shape} has an impossible size, or rows that aren't whole {kind.name} "
@@ -337,9 +337,9 @@ class _Reader:
             tensors.append(GGUFTensor(name, kind.name, shape, offset, math.prod(shape) // kind.weights * kind.nbytes))
         return tensors
 
-    def plausible(self, count: int, least_bytes: int, what: str) -> int:
-        """A count whose entries, of so many bytes at least, fit into the rest of the header."""
-        if count > min((self.end - self.pos) // least_bytes, _MAX_ENTRIES):
+    def plausible(self, count: int, min_bytes: int, what: str) -> int:
+        """`count`, if as many entries of at least `min_bytes` fit into the rest of the header."""
+        if count > min((self.end - self.pos) // min_bytes, _MAX_ENTRIES):
             raise self.fail(
                 f"{count} {what} in a file of {self.size} bytes, where at most {_MAX_ENTRIES} are supported: it is cut "
                 "short or damaged. Fetch it again."

@@ -1,8 +1,8 @@
 """The zip files that torch.save writes: stored entries, each a slice of the mapped file.
 
-Python's zipfile would make an object for each entry that a file claims before anything can be checked; here the claims
-are checked first, against the bytes that are there: entries lie inside the file and apart from each other, none is
-compressed, and none occurs twice. The format is that of PKWARE's APPNOTE.TXT with its 64-bit extension (4.3 and 4.5.3).
+Python's zipfile makes an object for each entry that a file announces before anything can be checked; here the directory
+is checked first, against the bytes that are there: entries lie inside the file and don't overlap, none is compressed,
+and none occurs twice. The format is that of PKWARE's APPNOTE.TXT with its 64-bit extension (4.3 and 4.5.3).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
 
 
 def _entry(data: memoryview, at: int, end: int) -> tuple[str, int, int, bool, int]:
-    """Name, start of the local header, size in the file, whether that is the content itself, and where the next entry
-    is.
+    """Name, offset of the local header, size in the file, whether the entry is stored uncompressed, offset of the next
+    entry.
     """
     if at + _ENTRY.size > end:
         raise ValueError("its directory is cut short")
@@ -104,7 +104,7 @@ def _entry(data: memoryview, at: int, end: int) -> tuple[str, int, int, bool, in
 
 
 def _content(data: memoryview, name: str, header: int, nbytes: int) -> int:
-    """Where the data of an entry starts."""
+    """The offset of an entry's data."""
     if header + _LOCAL.size > len(data):
         raise ValueError(f"{name!a:.100} lies outside")
     magic, *_, n_name, n_extra = _LOCAL.unpack_from(data, header)

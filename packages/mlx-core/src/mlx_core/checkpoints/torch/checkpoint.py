@@ -1,9 +1,9 @@
-"""What `torch.save` wrote, read without torch: the zip layout (torch 1.6 and later) and the one before it.
+"""Files of `torch.save`, read without torch: the zip layout (torch 1.6 and later) and the one before it.
 
 A zip file holds one pickle, `data.pkl`, and a stored entry for each storage; the older layout is a series of pickles
 (magic number, protocol, system, object, keys of the storages) and then the storages, each after its length. The file
-is mapped, not read. The pickle is executed by `torch_pickle`, which runs no code; whatever it says of storages and
-tensors is checked against the bytes that are there, so a hostile or damaged file is a WeightsError, within bounded
+is mapped, not read. The pickle is executed by `unpickler`, which runs no code; its statements about storages and
+tensors are checked against the bytes that are there, so a hostile or damaged file is a WeightsError, within bounded
 memory: 1 GiB for the objects beside the tensors, `max_bytes` for the tensors.
 
 The layouts are those of `torch/serialization.py`, 2.13.
@@ -28,7 +28,7 @@ from .unpickler import Unpickler
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | mmap.mmap
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_LEAST_MAX_BYTES = 2**28
+_MIN_LIMIT_BYTES = 2**28
 
 
 def load_pytorch_checkpoint(
@@ -37,10 +37,10 @@ def load_pytorch_checkpoint(
     """The object that `torch.save` wrote, with an mx.array for each tensor; torch isn't needed and nothing is run.
 
     source: a file's path, or its content: bytes, or a map of the file (with `mmap.ACCESS_COPY` its first bytes can be
-    mended without reading the rest). classes: what to make of further names in the pickle, e.g. `{"utils.HParams":
-    HParams}`; called with the pickle's arguments (usually none), then given its state by `__setstate__` if the class
-    has that, else as attributes. Nothing is imported for them. max_bytes: what the tensors may take in memory; None for
-    four times the file, at least 256 MiB.
+    corrected without reading the rest). classes: callables for further names in the pickle, e.g. `{"utils.HParams":
+    HParams}`; each is called with the pickle's arguments (usually none), and its object is given the state by
+    `__setstate__` if the class has that, else as attributes. Nothing is imported for them. max_bytes: the limit on the
+    tensors' memory; None for four times the file, at least 256 MiB.
 
     dict, list, tuple, set, text, numbers and NumPy's arrays and scalars come back as they are; OrderedDict, Counter and
     defaultdict as dict, Parameters as their arrays, torch.Size as tuple, devices, dtypes and layouts as text
@@ -92,7 +92,7 @@ def _load(
 ) -> Any:
     data, name = _content(source)
     table = {**PLAIN, **TORCH, **allowed(classes or {})}
-    limit = max(4 * len(data), _LEAST_MAX_BYTES) if max_bytes is None else max_bytes
+    limit = max(4 * len(data), _MIN_LIMIT_BYTES) if max_bytes is None else max_bytes
     start = bytes(data[:4])
     if start == b"PK\3\4":
         return _load_zip(data, name, table, limit, made)
@@ -129,7 +129,9 @@ def _load_zip(
 def _load_legacy(
     data: memoryview, source: str, table: Mapping[str, Any], max_bytes: int, made: Callable[[TorchTensor], Any]
 ) -> Any:
-    """The storages lie behind the pickle that says how large their elements are, so it is executed twice."""
+    """Read the layout before zip. Its storages lie behind the pickle that gives the size of their elements, so the
+    pickle is executed twice.
+    """
     position, storages = _legacy_storages(data, source, table, max_bytes)
     tensors = TensorTable(source, lambda key, dtype: storages[key], max_bytes, made)
     machine = Unpickler(data, {**table, **tensors.table}, tensors.storage, source=source)
@@ -140,7 +142,7 @@ def _load_legacy(
 def _legacy_storages(
     data: memoryview, source: str, table: Mapping[str, Any], max_bytes: int
 ) -> tuple[int, dict[str, memoryview]]:
-    """Where the object's pickle starts, and the storages by key (little-endian on every machine)."""
+    """The offset of the object's pickle, and the storages by key (little-endian on every machine)."""
     itemsizes: dict[str, int] = {}
 
     def note(key: str, dtype: str) -> None:
@@ -178,7 +180,7 @@ def _legacy_storages(
 
 
 def _content(source: Source) -> tuple[memoryview, str]:
-    """The bytes and what to call them in messages."""
+    """The bytes, and their name for messages."""
     if isinstance(source, bytes | bytearray | memoryview | mmap.mmap):
         return memoryview(source).cast("B"), "the checkpoint"
     path = Path(source)

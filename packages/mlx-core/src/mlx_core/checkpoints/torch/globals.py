@@ -1,6 +1,6 @@
-"""What the pickles inside torch's checkpoints may name beside torch's own: plain data of Python and NumPy.
+"""Python's and NumPy's names that the pickles in torch's checkpoints may use: types of plain data.
 
-Each entry checks its arguments, which come from the file, and what it makes is no larger than they are.
+Each entry checks its arguments, which come from the file, and makes nothing larger than they are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _frozenset(items: Any = None) -> frozenset[Any]:
 
 
 def _bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
-    """Protocol 2 writes bytes as text of as many characters."""
+    """Bytes, which protocol 2 writes as text of one character per byte."""
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -75,7 +75,7 @@ def _uncallable(*arguments: Any) -> Any:
 
 
 def _ignore(target: Any, state: Any) -> None:
-    """Attributes of a dict (`_metadata` of a state dict) are dropped."""
+    """Drop the attributes of a dict (`_metadata` of a state dict)."""
 
 
 def _set_attributes(target: Any, state: Any) -> None:
@@ -85,7 +85,7 @@ def _set_attributes(target: Any, state: Any) -> None:
 
 
 def _set_state(target: Any, state: Any) -> None:
-    """As pickle does it, for classes that the caller allows."""
+    """Give an object of a class that the caller allows its state, as pickle does."""
     if hasattr(type(target), "__setstate__"):
         type(target).__setstate__(target, state)
     else:
@@ -103,7 +103,7 @@ def _numpy_kind(text: Any, align: Any = False, copy: Any = True) -> np.dtype[Any
 
 
 def _set_numpy_kind(target: np.dtype[Any], state: Any) -> None:
-    """Only the byte order counts: everything else follows from the kind."""
+    """Set the byte order; everything else in the state follows from the kind."""
     if state[1] not in ("<", ">", "|"):
         raise TypeError("a NumPy dtype without a byte order")
     sized = target.kind in "SU"

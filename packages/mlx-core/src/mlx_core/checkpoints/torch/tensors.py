@@ -1,7 +1,7 @@
-"""Torch's names in the pickles of its checkpoints: storages, tensors over them, and what stands beside them.
+"""Torch's names in the pickles of its checkpoints: storages, tensors over them, parameters, dtypes, devices.
 
-The names and arguments are those of `torch/_utils.py` and `torch/storage.py`, 2.13. Whatever a pickle says of a tensor
-is checked against the bytes that are there.
+The names and arguments are those of `torch/_utils.py` and `torch/storage.py`, 2.13. Sizes, strides and offsets are
+checked against the bytes that are there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_TENSORS = 2**17
 _MAX_DIMS = 32
 _MAX_KEY = 256
 
-# How the numbers lie in the file (NumPy has no bfloat16), and MLX's dtype for them.
+# NumPy's type of the stored numbers (it has no bfloat16), and MLX's dtype for them.
 _DTYPES: dict[str, tuple[str, mx.Dtype]] = {
     "float64": ("f8", mx.float64),
     "float32": ("f4", mx.float32),
@@ -76,7 +76,7 @@ class _StorageType:
 
 @dataclass(frozen=True, eq=False)
 class _Storage:
-    """A part of the file. `data` is None while it isn't known where that lies; bytes from `start` to `end` count."""
+    """A storage in the file: bytes `start` to `end` of `data`, which is None while its place isn't known yet."""
 
     key: str
     dtype: str
@@ -98,7 +98,7 @@ class TorchTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the array takes, which for views of a storage may be more than lie in the file."""
+        """Bytes of the array, which for a view of a storage may be more than the file has."""
         return math.prod(self.shape) * item_bytes(self.dtype)
 
     def array(self) -> mx.array:
@@ -119,8 +119,8 @@ class TorchTensor:
 
 
 class TensorTable:
-    """Answers what a pickle asks for: storages by persistent ids, tensors by calls. Storages lie where `locate`
-    says.
+    """The objects that a pickle asks for: storages by persistent id, tensors by calls. `locate` gives the bytes of a
+    storage by key and dtype; `made` turns each TorchTensor into the result.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class TensorTable:
         }
 
     def storage(self, identity: Any) -> _Storage:
-        """For ("storage", type, key, location, elements) and, in the older layout, None or (key, offset, elements)
-        of a view.
+        """The storage of a persistent id: ("storage", type, key, location, elements) and, in the older layout, None or
+        (key, offset, elements) of a view.
         """
         if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
             raise TypeError(f"a persistent id that isn't a storage's, but a {type(identity).__name__}")
@@ -182,19 +182,21 @@ class TensorTable:
         return dtype
 
     def tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Any:
-        """`rest`: whether it requires a gradient, hooks, and from torch 2.0 on flags of lazy views."""
+        """A tensor of its storage's dtype. `rest`: whether it requires a gradient, hooks, and from torch 2.0 on flags of
+        lazy views.
+        """
         return self.view(storage, storage.dtype, offset, shape, strides, *rest[2:])
 
     def tensor_v3(
         self, storage: Any, offset: Any, shape: Any, strides: Any, gradient: Any, hooks: Any, dtype: Any, *rest: Any
     ) -> Any:
-        """For dtypes that have no storage type of their own."""
+        """A tensor of a dtype that has no storage type of its own."""
         if not isinstance(dtype, str):
             raise TypeError("a tensor without a dtype")
         return self.view(storage, dtype.removeprefix("torch."), offset, shape, strides, *rest)
 
     def tensor_with_attributes(self, rebuild: Any, kind: Any, arguments: Any, state: Any) -> Any:
-        """The attributes are dropped; subclasses of torch's tensors aren't in the table."""
+        """A tensor whose attributes are dropped; subclasses of torch's tensors are refused."""
         if kind not in (_TENSOR, _PARAMETER) or not isinstance(arguments, tuple):
             raise TypeError("a tensor of a class that isn't torch.Tensor")
         if rebuild not in self.rebuild:
@@ -202,7 +204,7 @@ class TensorTable:
         return rebuild.call(*arguments)
 
     def view(self, storage: Any, dtype: str, offset: Any, shape: Any, strides: Any, flags: Any = None) -> Any:
-        """A tensor over a storage, once what it says is checked."""
+        """A tensor over a storage, after its sizes are checked."""
         if not isinstance(storage, _Storage):
             raise TypeError(f"a tensor without a storage: {type(storage).__name__}")
         if flags:

@@ -1,14 +1,13 @@
-"""The pickles inside torch's checkpoints, executed by a small machine that can do nothing but build plain data.
+"""An interpreter for the pickles in torch's checkpoints that can do nothing but build plain data.
 
-Python's own unpicklers aren't safe on a stranger's file even when `find_class` is restricted: the C one makes room for
-whatever memo index the file names, both hash whatever is used as a key (a tuple nested deep enough overflows the C
-stack), and both hand `BUILD` to the objects. Here
+Python's own unpicklers aren't safe on untrusted files even when `find_class` is restricted: the C one allocates memory
+for any memo index that the file names, both hash any object that is used as a key (a deeply nested tuple overflows the
+C stack), and both pass `BUILD` on to the objects. Here
 
-- a name is looked up in a table and nowhere else; nothing is ever imported, and what is off the table is refused by
-  name;
+- names are looked up in a table only; nothing is imported, and a name that isn't in the table is refused by name;
 - only entries of the table can be called, each checks its arguments, and only objects that they made can be built;
-- keys are text, bytes, None or integers, and not so many integers that their collisions would take long;
-- each step and each copy is charged by the memory that it may take, and the sum is bounded (`ALLOWANCE_BYTES`).
+- keys are text, bytes, None or integers, and integers are too few for their collisions to take long;
+- each step and each copy counts against an allowance of memory (`ALLOWANCE_BYTES`).
 
 Opcodes are those that protocol 2 and later write for data, Python 2's too; extension codes, protocol 0's textual forms
 and out-of-band buffers are refused.
@@ -25,7 +24,7 @@ from typing import Any
 
 from ...errors import MLXCoreError, WeightsError
 
-# What the objects of a pickle may take. 20,000 tensors by name need a sixth of it.
+# The memory that the objects of a pickle may take. 20,000 tensors by name need a sixth of it.
 ALLOWANCE_BYTES = 2**30
 _STEP_BYTES = 256  # the largest object that one opcode can make (an empty set), with its places on stack and memo
 _KEY_BYTES = 2**13  # a key that isn't text, which someone may have made to collide, and an item that a call copies
@@ -35,8 +34,8 @@ _MAX_NAME = 512
 
 @dataclass(frozen=True, eq=False)
 class Global:
-    """What a name in a pickle stands for. `call` makes an object from the pickle's arguments; `build` gives it the
-    state that may follow, and where it is None there can be no state.
+    """The meaning of a name in a pickle. `call` makes an object from the pickle's arguments; `build` gives it the state
+    that may follow, and where it is None there can be no state.
     """
 
     name: str
@@ -46,15 +45,16 @@ class Global:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A name that is known and yet refused, with the reason and what to do instead."""
+    """A known name that is refused, with the reason and what to do instead."""
 
     reason: str
 
 
 class Unpickler:
-    """A machine over the pickles in `data`, which are executed one after the other by `load`.
+    """An interpreter of the pickles in `data`, which `load` executes one after the other.
 
-    `table` says what names stand for: a Global, a Refusal, or the value itself. `persistent` answers persistent ids.
+    `table` gives the meaning of names: a Global, a Refusal, or the value itself. `persistent` gives the object of a
+    persistent id.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Unpickler:
         self._allowance = ALLOWANCE_BYTES
 
     def load(self) -> Any:
-        """The object of the pickle at `position`, which is left behind it. Raises WeightsError, and nothing else."""
+        """The object of the pickle at `position`, which then stands behind it. Raises WeightsError, and nothing else."""
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -128,7 +128,7 @@ class Unpickler:
         return line.decode()
 
     def _marked(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """The objects pushed since the last mark, which are taken off the stack."""
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
@@ -291,7 +291,7 @@ def hashable(value: Any) -> Any:
 
 
 def _copied(values: tuple[Any, ...]) -> int:
-    """What it may take to copy these."""
+    """The bytes that a copy of these may take."""
     total = 0
     for value in values:
         if isinstance(value, str | bytes | bytearray):
