@@ -274,7 +274,7 @@ Next (docs/adding-a-model.md):
 1. uv lock && uv sync; uv run python -m pytest packages/{package.package}/tests/test_{package.stem}.py
 2. scripts/record_golden/families/{package.stem}.py: the checkpoint's tensors, the cases; record them.
 3. packages/{package.package}/src/{package.module}/{package.stem}.py until test_{package.stem}_parity.py passes.
-4. The page, the README's row, the CHANGELOG."""
+4. The page, the README's row, docs/models.md, docs/parity.md."""
     )
     return 0
 

@@ -1,6 +1,7 @@
 """Rules that span the members."""
 
 import ast
+import importlib
 import itertools
 import re
 import sys
@@ -137,11 +138,16 @@ def test_entry_points_name_modules_of_the_member_that_define_an_architecture(mem
 
 
 @pytest.mark.parametrize("member", FAMILIES, ids=lambda member: member.name)
-def test_every_family_is_recorded_by_each_reference(member):
+def test_every_family_is_recorded_by_each_reference(member, monkeypatch):
     goldens = Goldens(member / "tests" / "goldens")
     assert not goldens.missing()
     recorded = {row["model_type"] for row in goldens.cases.values()}
     assert recorded == model_types(member).keys()
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "record_golden")
+    family = importlib.import_module("families").find(member.name)
+    assert family.CASES.keys() == goldens.cases.keys()
+    assert family.CONVERSIONS.keys() == goldens.mlx_lm.keys()
+    assert {name: row["config"] for name, row in goldens.released.items()} == family.RELEASED
 
 
 def test_ci_runs_the_readme_s_test_command():
