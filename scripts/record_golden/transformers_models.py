@@ -159,7 +159,7 @@ def candidates(case: str, shape: tuple[int, int]) -> Iterator[Ints]:
 
 
 def record_io(name: str, case: Case, spec: ModelType, model: Any) -> Tensors:
-    """Tokens and logits, prompt and continuation; the first that no rounding error can turn."""
+    """Tokens and logits, prompt and continuation; the first that no rounding error can change."""
     router_gap = ROUTER_GAPS[spec.router]
     for tokens in candidates(name, (case.batch, case.length)):
         if router_gap(model, tokens) >= MIN_ROUTER_GAP:

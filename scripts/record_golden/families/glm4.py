@@ -58,19 +58,19 @@ CASES: dict[str, Case] = {
     "glm4_bias_tied": Case(
         "glm4",
         {"head_dim": 8, "tie_word_embeddings": True, "partial_rotary_factor": None, "rope_theta": None},
-        "biases; head is the embedding; half of each head turns and theta is 10000, by default",
+        "biases; head is the embedding; half of each head is rotated and theta is 10000, by default",
         unlike=({"partial_rotary_factor": 1.0}, {"rope_theta": 1000.0}),
     ),
     "glm4_plain_tied": Case(
         "glm4",
         {"attention_bias": False, "tie_word_embeddings": True, "partial_rotary_factor": 1.0},
-        "no biases; head is the embedding; whole heads turn",
+        "no biases; head is the embedding; whole heads are rotated",
         unlike=({"partial_rotary_factor": 0.5},),
     ),
     "glm4_llama3": Case(
         "glm4",
         {"head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_scaling": LLAMA3},
-        "llama3 scaling of the half that turns, longer than the original context",
+        "llama3 scaling of the half that is rotated, longer than the original context",
         length=48,
         prompt=30,
         unlike=(NO_SCALING,),
@@ -78,7 +78,7 @@ CASES: dict[str, Case] = {
     "glm4_yarn": Case(
         "glm4",
         {"num_attention_heads": 2, "num_key_value_heads": 1, "rope_scaling": YARN},
-        "yarn of the half that turns, longer than the original context; several shards",
+        "yarn of the half that is rotated, longer than the original context; several shards",
         length=48,
         prompt=30,
         unlike=(NO_SCALING, {"rope_scaling": {**YARN, "attention_factor": 1.0}}),

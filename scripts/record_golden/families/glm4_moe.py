@@ -127,7 +127,7 @@ CASES: dict[str, Case] = {
             "use_qk_norm": True,
             "partial_rotary_factor": None,
         },
-        "2 of 3 groups of 3 experts; head_dim is hidden_size / heads, half of it turns by default; fused experts",
+        "2 of 3 groups of 3 experts; head_dim is hidden_size / heads, half of it is rotated by default; fused experts",
         batch=2,
         unlike=({"topk_group": 3}, {"topk_group": 1}, {"partial_rotary_factor": 1.0}),
         fused_experts=True,
@@ -135,7 +135,7 @@ CASES: dict[str, Case] = {
     "glm4_moe_raw": Case(
         "glm4_moe",
         {**GROUPS, "topk_group": 1, "first_k_dense_replace": 0, "head_dim": 8, "norm_topk_prob": False},
-        "all experts of 1 of 3 groups, some with negative scores, which 4.57.6 passes over for masked ones; not normalised; "
+        "all experts of 1 of 3 groups, some with negative scores, to which 4.57.6 prefers masked ones; not normalised; "
         "no dense layer",
         unlike=({"topk_group": 2}, {"norm_topk_prob": True}),
     ),
