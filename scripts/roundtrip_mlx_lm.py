@@ -18,21 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx_lm
 
 from mlx_core import convert_model, load_model, save_model
 from mlx_core.models import find_architecture
 from mlx_core.testing import byte_tokenizer, randomize
 
-ROOT = Path(__file__).parents[1]
-CASES = {
-    "qwen2": "qwen3-mlx/tests/goldens/transformers/qwen2_untied",
-    "qwen3": "qwen3-mlx/tests/goldens/transformers/qwen3_sharded",
-    "qwen3_moe": "qwen3-mlx/tests/goldens/transformers/qwen3_moe_mixed",
-    "glm4": "glm4-mlx/tests/goldens/transformers/glm4_plain",
-    "glm4_moe": "glm4-moe-mlx/tests/goldens/transformers/glm4_moe_air",
-    "mixtral": "mixtral-mlx/tests/goldens/transformers/mixtral_untied",
-}
+sys.path.insert(0, str(Path(__file__).parent / "record_golden"))
+import families
+
 PACKINGS: dict[str, Any] = {
     "bf16": None,
     **{f"{bits} bits": {"bits": bits, "group_size": 32} for bits in (8, 6, 5, 4, 3, 2)},
@@ -43,13 +38,47 @@ PACKINGS: dict[str, Any] = {
     "mixed_4_6": {"recipe": "mixed_4_6", "group_size": 32},
 }
 WIDTHS = {"hidden_size": 128, "intermediate_size": 128, "moe_intermediate_size": 64, "head_dim": 32}
+# mlx-lm rounds the square root by which Gemma's embeddings are multiplied to bfloat16; that of 64 needs no rounding.
+WIDTHS_OF = {"gemma3_text": {**WIDTHS, "hidden_size": 64}}
 TOLERANCE = 1e-3
+
+
+def configurations() -> dict[str, Path]:
+    """For each model type that the families have mlx-lm convert, the folder of its first case with transformers.
+
+    Language models inside larger ones are left out: saved, they stand alone.
+    """
+    found: dict[str, Path] = {}
+    for name in families.names():
+        family = families.find(name)
+        converted = {conversion.model_type for conversion in family.CONVERSIONS.values()}
+        for case, settings in family.CASES.items():
+            if settings.model_type in converted and not family.MODEL_TYPES[settings.model_type].prefix:
+                folder = families.goldens_folder(name) / "transformers" / case
+                found.setdefault(settings.model_type, folder)
+    return found
+
+
+CASES = configurations()
+
+
+class Fp32Embedding(nn.Module):
+    """An embedding whose rows are fp32: packed by the mx modes, MLX's own gives bfloat16 whatever the rest is."""
+
+    def __init__(self, embedding: nn.Module) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.as_linear = embedding.as_linear
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        return self.embedding(tokens).astype(mx.float32)
 
 
 def theirs(folder: Path, tokens: mx.array) -> mx.array:
     """mlx-lm's logits, in fp32."""
     model, _ = mlx_lm.utils.load_model(folder)
     model.set_dtype(mx.float32)
+    model.model.embed_tokens = Fp32Embedding(model.model.embed_tokens)
     return model(tokens)
 
 
@@ -68,8 +97,8 @@ def distance(a: mx.array, b: mx.array) -> float:
 
 def source(case: str, layout: str, folder: Path) -> Path:
     """A random checkpoint, wide enough to be packed, by one of the goldens' configurations; with a tokenizer."""
-    config = json.loads((ROOT / "packages" / CASES[case] / f"config.{layout}.json").read_text())
-    config |= {name: width for name, width in WIDTHS.items() if name in config}
+    config = json.loads((CASES[case] / f"config.{layout}.json").read_text())
+    config |= {name: width for name, width in WIDTHS_OF.get(case, WIDTHS).items() if name in config}
     if layout == "hub":
         config.setdefault("rope_scaling", None)  # as released; mlx-lm's glm4_moe insists on it
     architecture = find_architecture(config["model_type"])

@@ -1,6 +1,7 @@
 """Rules that span the members."""
 
 import ast
+import importlib
 import itertools
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from mlx_core.testing import Goldens
 
 ROOT = Path(__file__).parents[1]
 MEMBERS = sorted(path.parent for path in (ROOT / "packages").glob("*/pyproject.toml"))
@@ -105,11 +108,50 @@ def test_the_root_knows_every_member():
     for kind in ("extra", "group"):  # the other members' are inferred
         cpu, cuda = {"package": "mlx-core", kind: "cpu"}, {"package": "mlx-core", "extra": "cuda13"}
         assert (tuple(sorted(cpu.items())), tuple(sorted(cuda.items()))) in pairs
-    assert set(root["tool"]["ruff"]["lint"]["isort"]["known-first-party"]) == set(MODULES.values())
     readme, index = (ROOT / "README.md").read_text(), (ROOT / "docs" / "index.md").read_text()
     for name in NAMES:
         assert f"packages/{name})" in readme
         assert f"({name}.md)" in index
+
+
+def model_types(member):
+    """model_type -> the module that serves it."""
+    return pyproject(member)["project"].get("entry-points", {}).get("mlx_core.models", {})
+
+
+FAMILIES = [member for member in MEMBERS if model_types(member)]
+
+
+def test_the_registry_knows_every_model_type_and_its_package():
+    """So that a checkpoint names the package to install; the packages that are installed say it themselves."""
+    served = {model_type: member.name for member in FAMILIES for model_type in model_types(member)}
+    assert len(served) == sum(len(model_types(member)) for member in FAMILIES), "a model type is served twice"
+    registry = ast.parse((ROOT / "packages/mlx-core/src/mlx_core/models/registry.py").read_text())
+    (table,) = (node for node in registry.body if isinstance(node, ast.Assign) and node.targets[0].id == "_PACKAGES")
+    assert ast.literal_eval(table.value) == served
+
+
+@pytest.mark.parametrize("member", FAMILIES, ids=lambda member: member.name)
+def test_entry_points_name_modules_of_the_member_that_define_an_architecture(member):
+    for model_type, module in model_types(member).items():
+        file = member / "src" / Path(*module.split(".")).with_suffix(".py")
+        assert module.partition(".")[0] == MODULES[member.name], f"{model_type} is served by {module}"
+        assert file.is_file(), f"{model_type} is served by {module}, which isn't there"
+        names = {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+        assert {"Model", "ModelConfig"} <= names, f"{module} lacks {sorted({'Model', 'ModelConfig'} - names)}"
+
+
+@pytest.mark.parametrize("member", FAMILIES, ids=lambda member: member.name)
+def test_every_family_is_recorded_by_each_reference(member, monkeypatch):
+    goldens = Goldens(member / "tests" / "goldens")
+    assert not goldens.missing()
+    recorded = {row["model_type"] for row in goldens.cases.values()}
+    assert recorded == model_types(member).keys()
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "record_golden")
+    family = importlib.import_module("families").find(member.name)
+    assert family.CASES.keys() == goldens.cases.keys()
+    assert family.CONVERSIONS.keys() == goldens.mlx_lm.keys()
+    assert {name: row["config"] for name, row in goldens.released.items()} == family.RELEASED
 
 
 def test_ci_runs_the_readme_s_test_command():

@@ -1,4 +1,10 @@
-"""What the scripts share that record transformers' results for tiny random models: cases, weights, checks, files.
+"""Record what transformers computes for the tiny random models of a family.
+
+Run once in an environment with transformers 4.57.6, then once in one with 5.23.0 (each with torch for the CPU):
+
+    python scripts/record_golden/transformers_models.py glm4
+
+The cases stand in `families/`; `README.md` in the package's `tests/goldens` describes the files.
 
 Every tensor is drawn by numpy from its name, so both versions of transformers hold the same weights: the run that finds
 weights already there checks that. A case is kept only if it notices what it is there for: each configuration in its
@@ -8,24 +14,23 @@ weights already there checks that. A case is kept only if it notices what it is 
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import json
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import families
 import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from families import BASE, SEED, Case, Config, Floats, ModelType, Tensors, draw
 from safetensors.numpy import load_file, save_file
 
-SEED = 2
 NEW_TOKENS = 16
 AGREEMENT = 1e-5  # logits of the two versions that differ by no more are recorded once
 MIN_EFFECT = 1e-2  # fifty times the tolerance that the goldens are compared at
@@ -33,78 +38,7 @@ MIN_MARGIN = 2e-2  # between the two best logits at each greedy step, and so no 
 MIN_ROUTER_GAP = 1e-4  # between the last expert chosen and the first one left out, in probability
 LOGIT_RANGE = (3.0, 8.0)
 
-Config = dict[str, Any]
-Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
-Tensors = dict[str, npt.NDArray[Any]]
-
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-    "glm4": "Glm4ForCausalLM",
-    "glm4_moe": "Glm4MoeForCausalLM",
-    "mixtral": "MixtralForCausalLM",
-}
-
-# Entries are those of published config.json files: rope_theta and rope_scaling at the top, no layer_types.
-BASE: Config = {
-    "hidden_act": "silu",
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "max_position_embeddings": 128,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1000.0,
-    "tie_word_embeddings": False,
-    "vocab_size": 64,
-}
-YARN: Config = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-LLAMA3: Config = {
-    "rope_type": "llama3",
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-NO_SCALING: Config = {"rope_scaling": None}
-
-
-# What Mixtral's checkpoints say, and transformers 5 in memory.
-MIXTRAL_NAMES = {".block_sparse_moe.": ".mlp.", ".w1.": ".gate_proj.", ".w2.": ".down_proj.", ".w3.": ".up_proj."}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A configuration, what is run through it, and configurations that must not give the same logits."""
-
-    model_type: str
-    config: Config
-    note: str
-    batch: int = 1
-    length: int = 24
-    prompt: int = 6
-    unlike: tuple[Config, ...] = ()
-    max_shard_size: str = "5GB"
-    fused_experts: bool = False
-    by_length: bool = False  # frequencies depend on the length of the whole sequence
-    router_gap: Callable[[Any, Ints], float] | None = None  # by how much experts are chosen; None: there is no router
-    extra_tensors: Callable[[Config], Tensors] | None = None  # that published files hold and the reference leaves out
-
-    def full_config(self, changes: Config | None = None) -> Config:
-        """The config.json of a published checkpoint; `changes` replace entries, or drop them where None."""
-        config: Config = {
-            "architectures": [ARCHITECTURES[self.model_type]],
-            "model_type": self.model_type,
-            "torch_dtype": "float32",
-            **BASE,
-            **self.config,
-            **(changes or {}),
-        }
-        return copy.deepcopy({key: value for key, value in sorted(config.items()) if value is not None})
 
 
 class GoldenError(RuntimeError):
@@ -117,37 +51,29 @@ def check(condition: bool, message: str) -> None:
         raise GoldenError(message)
 
 
-def draw(name: str, shape: tuple[int, ...]) -> Floats:
-    """The tensor that every checkpoint holds under `name`, if it has this shape."""
-    for theirs, ours in MIXTRAL_NAMES.items():
-        name = name.replace(theirs, ours)
-    rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
-    if name.endswith(("q_norm.weight", "k_norm.weight")):
-        return rng.uniform(1.0, 2.0, shape).astype(np.float32)
-    if name.endswith("norm.weight"):
-        return rng.uniform(0.6, 1.4, shape).astype(np.float32)
-    scale = 0.3 if name.endswith("bias") else 1.4 / shape[-1] ** 0.5
-    if name in ("model.embed_tokens.weight", "lm_head.weight"):
-        scale = 0.23  # gives logits of order 5
-    return rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)
+def full_config(case: Case, spec: ModelType, changes: Config | None = None) -> Config:
+    """The config.json of a published checkpoint; `changes` replace entries, or drop them where None."""
+    entries = {**BASE, **spec.config, **case.config, **(changes or {})}
+    given = {key: value for key, value in sorted(entries.items()) if value is not None}
+    return dict(sorted(families.published(case.model_type, spec, given, "float32").items()))
 
 
-def draw_parameter(name: str, shape: tuple[int, ...]) -> Floats:
+def draw_parameter(name: str, shape: tuple[int, ...], spec: ModelType) -> Floats:
     """As `draw`, but transformers 5 holds experts as `gate_up_proj [E, 2I, H]` and `down_proj [E, H, I]`."""
     stem, _, kind = name.rpartition(".experts.")
     if kind == "down_proj":
-        return np.stack([draw(f"{stem}.experts.{i}.down_proj.weight", shape[1:]) for i in range(shape[0])])
+        return np.stack([draw(f"{stem}.experts.{i}.down_proj.weight", shape[1:], spec) for i in range(shape[0])])
     if kind == "gate_up_proj":
         half = (shape[1] // 2, shape[2])
         pairs = [
-            [draw(f"{stem}.experts.{i}.{part}.weight", half) for part in ("gate_proj", "up_proj")]
+            [draw(f"{stem}.experts.{i}.{part}.weight", half, spec) for part in ("gate_proj", "up_proj")]
             for i in range(shape[0])
         ]
         return np.stack([np.concatenate(pair) for pair in pairs])
-    return draw(name, shape)
+    return draw(name, shape, spec)
 
 
-def build(config: Config) -> Any:
+def build(config: Config, spec: ModelType) -> Any:
     """A model of the reference with drawn weights, for the entries of a config.json."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))
@@ -156,13 +82,14 @@ def build(config: Config) -> Any:
     with torch.no_grad():
         buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in model.state_dict()]
         for name, parameter in [*model.named_parameters(), *buffers]:
-            parameter.copy_(torch.from_numpy(draw_parameter(name, tuple(parameter.shape))))
+            parameter.copy_(torch.from_numpy(draw_parameter(name, tuple(parameter.shape), spec)))
     return model.eval()
 
 
 def forward(model: Any, tokens: Ints, **kwargs: Any) -> Any:
     """One full pass, with no cache and with no memory of the lengths that were seen before."""
-    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    text = getattr(model.model, "language_model", model.model)  # inside a model of several modalities
+    text.rotary_emb = type(text.rotary_emb)(text.config)
     with torch.no_grad():
         return model(torch.from_numpy(tokens.astype(np.int64)), use_cache=False, **kwargs)
 
@@ -178,6 +105,39 @@ def softmax_gap(model: Any, tokens: Ints) -> float:
     layers = forward(model, tokens, output_router_logits=True).router_logits
     best = [torch.softmax(layer.float(), -1).sort(-1, descending=True).values for layer in layers]
     return min((float((p[:, chosen - 1] - p[:, chosen]).min()) for p in best if p.shape[1] > chosen), default=1.0)
+
+
+def sigmoid_gap(model: Any, tokens: Ints) -> float:
+    """The smallest difference in score between an expert that is chosen and one that isn't, and likewise of groups.
+
+    Experts outside the chosen groups count as not there.
+    """
+    config, gaps = model.config, [1.0]
+
+    def look(router: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+        hidden = arguments[0].reshape(-1, config.hidden_size)
+        scores = torch.sigmoid(hidden @ router.weight.T) + router.e_score_correction_bias
+        groups = scores.reshape(len(scores), config.n_group, -1)
+        if config.topk_group < config.n_group:
+            best = groups.topk(2, dim=-1).values.sum(-1).sort(-1, descending=True)
+            gaps.append(float((best.values[:, config.topk_group - 1] - best.values[:, config.topk_group]).min()))
+            left = best.indices[:, config.topk_group :]
+            groups = groups.scatter(1, left[..., None].expand(-1, -1, groups.shape[-1]), -torch.inf)
+        ranked = groups.reshape(scores.shape).sort(-1, descending=True).values
+        k = config.num_experts_per_tok
+        if k < ranked.shape[1]:
+            gaps.append(float((ranked[:, k - 1] - ranked[:, k]).min()))
+
+    routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+    hooks = [router.register_forward_pre_hook(look) for router in routers]
+    forward(model, tokens)
+    for hook in hooks:
+        hook.remove()
+    return min(gaps)
+
+
+ROUTER_GAPS = {"softmax": softmax_gap, "sigmoid": sigmoid_gap, None: lambda _model, _tokens: 1.0}
+"""By how much the experts are chosen."""
 
 
 def greedy(model: Any, prompt: Ints) -> tuple[Ints, float]:
@@ -198,9 +158,9 @@ def candidates(case: str, shape: tuple[int, int]) -> Iterator[Ints]:
         yield rng.integers(0, BASE["vocab_size"], shape, dtype=np.int32)
 
 
-def record_io(name: str, case: Case, model: Any) -> Tensors:
-    """Tokens and logits, prompt and continuation; the first that no rounding error can turn."""
-    router_gap = case.router_gap or (lambda _model, _tokens: 1.0)
+def record_io(name: str, case: Case, spec: ModelType, model: Any) -> Tensors:
+    """Tokens and logits, prompt and continuation; the first that no rounding error can change."""
+    router_gap = ROUTER_GAPS[spec.router]
     for tokens in candidates(name, (case.batch, case.length)):
         if router_gap(model, tokens) >= MIN_ROUTER_GAP:
             break
@@ -215,14 +175,18 @@ def record_io(name: str, case: Case, model: Any) -> Tensors:
     low, high = LOGIT_RANGE
     check(low < np.abs(logits).max() < high, f"{name}: max |logit| is {np.abs(logits).max()}")
     for changes in case.unlike:
-        effect = np.abs(logits_of(build(case.full_config(changes)), tokens) - logits).max()
+        effect = np.abs(logits_of(build(full_config(case, spec, changes), spec), tokens) - logits).max()
         check(effect >= MIN_EFFECT, f"{name}: {changes} changes the logits by {effect} only")
     return {"tokens": tokens, "logits": logits, "greedy_prompt": prompt, "greedy": continuation}
 
 
-def read_weights(folder: Path) -> Tensors:
-    """All tensors of the checkpoint in a folder."""
-    return {name: tensor for path in folder.glob("model*.safetensors") for name, tensor in load_file(path).items()}
+def read_weights(folder: Path, spec: ModelType) -> Tensors:
+    """All tensors of the checkpoint in a folder, under the names that they are drawn by."""
+    return {
+        spec.drawn_name(name): tensor
+        for path in folder.glob("model*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
 
 
 def reload_difference(weights: list[Path], config: Path, io: Tensors) -> float:
@@ -237,23 +201,24 @@ def reload_difference(weights: list[Path], config: Path, io: Tensors) -> float:
         return float(np.abs(logits_of(loaded.eval(), io["tokens"]) - io["logits"]).max())
 
 
-def record(name: str, case: Case, out: Path) -> Config:
+def record(name: str, case: Case, spec: ModelType, out: Path) -> Config:
     """Write one case; return its row of `cases.json`."""
     major = transformers.__version__.split(".")[0]
     other = {"4": "5", "5": "4"}[major]
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    model = build(case.full_config())
-    io = record_io(name, case, model)
+    config = full_config(case, spec)
+    model = build(config, spec)
+    io = record_io(name, case, spec, model)
 
-    (folder / "config.hub.json").write_text(json.dumps(case.full_config(), indent=2) + "\n")
+    (folder / "config.hub.json").write_text(json.dumps(config, indent=2) + "\n")
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved, max_shard_size=case.max_shard_size)
         if case.extra_tensors is not None:
             file = Path(saved) / "model.safetensors"
-            save_file({**load_file(file), **case.extra_tensors(case.full_config())}, file, {"format": "pt"})
+            save_file({**load_file(file), **case.extra_tensors(config)}, file, {"format": "pt"})
         shutil.copy(Path(saved) / "config.json", folder / f"config.v{major}.json")
-        written, found = read_weights(Path(saved)), read_weights(folder)
+        written, found = read_weights(Path(saved), spec), read_weights(folder, spec)
         if found:
             check(written.keys() == found.keys(), f"{name}: tensors {sorted(written.keys() ^ found.keys())} differ")
             check(all(np.array_equal(written[key], found[key]) for key in written), f"{name}: the weights differ")
@@ -265,11 +230,11 @@ def record(name: str, case: Case, out: Path) -> Config:
             shutil.copy(Path(saved) / "model.safetensors", folder / "fused.safetensors")
 
     row: Config = {"reads": {}}
-    for config in sorted(folder.glob("config.*.json")):
-        if major == "5" or config.name != "config.v5.json":  # transformers 4 doesn't know rope_parameters
-            row["reads"][config.name] = reload_difference(sorted(folder.glob("model*")), config, io)
+    for file in sorted(folder.glob("config.*.json")):
+        if major == "5" or file.name != "config.v5.json":  # transformers 4 doesn't know rope_parameters
+            row["reads"][file.name] = reload_difference(sorted(folder.glob("model*")), file, io)
     if (folder / "fused.safetensors").exists() and major == "5":
-        row["reads"]["fused.safetensors"] = reload_difference([folder / "fused.safetensors"], config, io)
+        row["reads"]["fused.safetensors"] = reload_difference([folder / "fused.safetensors"], file, io)
     check(max(row["reads"].values()) <= AGREEMENT, f"{name}: reading back what was written gives {row['reads']}")
     row["max_abs_logit"] = float(np.abs(io["logits"]).max())
 
@@ -289,24 +254,32 @@ def record(name: str, case: Case, out: Path) -> Config:
     return row
 
 
-def main(cases: Mapping[str, Case]) -> None:
-    """Record the cases that are named on the command line, or all of them."""
-    parser = argparse.ArgumentParser(description="Record transformers' logits for tiny random models.")
-    parser.add_argument("--out", type=Path, required=True, help="the goldens' folder")
+def main() -> None:
+    """Record the cases that are named on the command line, or all of the family's."""
+    parser = argparse.ArgumentParser(description="Record transformers' logits for the tiny random models of a family.")
+    parser.add_argument("family", help=f"one of {', '.join(families.names())}")
     parser.add_argument("cases", nargs="*", help="names of cases; all of them by default")
+    parser.add_argument("--out", type=Path, help="the goldens' folder; the package's by default")
     arguments = parser.parse_args()
+    family = families.find(arguments.family)
+    if unknown := set(arguments.cases) - family.CASES.keys():
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are: {', '.join(family.CASES)}")
     major = f"v{transformers.__version__.split('.')[0]}"
-    out: Path = arguments.out / "transformers"
+    out: Path = (arguments.out or families.goldens_folder(arguments.family)) / "transformers"
     out.mkdir(parents=True, exist_ok=True)
     index_path = out / "cases.json"
     index: Config = json.loads(index_path.read_text()) if index_path.exists() else {}
-    for name in arguments.cases or cases:
-        case = cases[name]
-        row = record(name, case, out)
+    for name in arguments.cases or family.CASES:
+        case = family.CASES[name]
+        row = record(name, case, family.MODEL_TYPES[case.model_type], out)
         entry = index.setdefault(name, {})
         entry |= {"model_type": case.model_type, "note": case.note, "by_length": case.by_length}
         entry[major] = {"transformers": transformers.__version__, "torch": torch.__version__, **row}
         print(name, row)
-    for path in out.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes files that only their owner can read
-    index_path.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
+        for path in (out / name).glob("*.safetensors"):
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+        index_path.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -55,11 +55,20 @@ class BaseConfig:
     model_type: str = ""
 
     @classmethod
+    def canonical(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """config.json in the layout that this class reads and that is saved; families with several override it.
+
+        Raises ConfigError.
+        """
+        return config
+
+    @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """The configuration in `config`, types checked; ConfigError names a key that is missing or of the wrong type.
 
         A null counts as absent where the field doesn't take None, since exporters write nulls for defaults.
         """
+        config = cls.canonical(config)
         values: dict[str, Any] = {}
         this: Any = cls  # mypy takes a dataclass's class, which the cache asks for, for unhashable
         hints = _field_types(this)
@@ -190,10 +199,14 @@ class DecoderConfig(BaseConfig):
     def context_length(self) -> int:
         """The most tokens that the positions are made for: what RoPE scaling stretches the trained context to.
 
-        Some checkpoints state the stretched length as `max_position_embeddings`, others the one before.
+        Some checkpoints state the stretched length as `max_position_embeddings`, others the one before; where they tell
+        that one too, the difference shows. Linear scaling has no use for it: what is stated (Gemma 3's 131072, not
+        eight times that) is taken for the stretched length.
         """
         parameters = self.rope_settings("full_attention")
-        if parameters.get("rope_type", parameters.get("type", "default")) in ("default", "mrope"):
+        kind = parameters.get("rope_type", parameters.get("type", "default"))
+        stated = "original_max_position_embeddings" in parameters
+        if kind in ("default", "mrope") or (kind == "linear" and not stated):
             return self.max_position_embeddings
         original = parameters.get("original_max_position_embeddings", self.max_position_embeddings)
         return max(self.max_position_embeddings, int(original * parameters.get("factor", 1)))
@@ -326,8 +339,11 @@ class QuantizationConfig:
         return cls(default, overrides)
 
     def for_path(self, path: str) -> LayerQuantization | None:
-        """The packing of the module at `path`, if it is packed; None where the table says that it isn't."""
-        return self.overrides.get(path, self.default)
+        """The packing of the module at `path`, if it is packed; None where the table says that it isn't.
+
+        A language model inside a larger one is `language_model` in its table.
+        """
+        return self.overrides.get(path, self.overrides.get(f"language_model.{path}", self.default))
 
     def to_dict(self) -> dict[str, Any]:
         """The table as config.json holds it."""

@@ -88,6 +88,7 @@ def saved_config(model: CausalLM, config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json for a model as it is now: its dtype, its tying and its quantisation; and what transformers 5 has
     put elsewhere also where it was before, since mlx-lm looks for it there.
     """
+    config = model.config.canonical(config)
     result = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
     nested = config.get("rope_parameters")
     if isinstance(nested, Mapping) and "rope_theta" in nested:

@@ -16,7 +16,8 @@ from .layers import CausalLM
 
 GROUP = "mlx_core.models"
 
-# What to install for a model type that no installed package serves.
+# What to install for a model type that no installed package serves; the workspace's tests compare it with the members'
+# entry points.
 _PACKAGES = {
     "llama": "qwen3-mlx",
     "qwen2": "qwen3-mlx",
@@ -25,6 +26,9 @@ _PACKAGES = {
     "glm4": "glm4-mlx",
     "glm4_moe": "glm4-moe-mlx",
     "mixtral": "mixtral-mlx",
+    "olmo2": "olmo2-mlx",
+    "gemma3_text": "gemma3-mlx",
+    "gemma3": "gemma3-mlx",
 }
 
 

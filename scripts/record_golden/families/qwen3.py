@@ -1,30 +1,26 @@
-"""Record what transformers computes for tiny random Llama, Qwen2, Qwen3 and Qwen3-MoE models.
-
-Run once in an environment with transformers 4.57.6, then once in one with 5.23.0 (each with torch for the CPU):
-
-    python scripts/record_golden/qwen3_models.py --out packages/qwen3-mlx/tests/goldens
-
-`README.md` in the output folder describes the files.
-"""
+"""Llama, Qwen2, Qwen3, Qwen3-MoE: `python scripts/record_golden/transformers_models.py qwen3`, other recorders likewise."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from transformers_models import LLAMA3, NO_SCALING, YARN, Case, Config, main, softmax_gap
+from families import (
+    FOUR_BITS,
+    LLAMA3,
+    MXFP4,
+    NO_SCALING,
+    TIED,
+    YARN,
+    Case,
+    Config,
+    Conversion,
+    ModelType,
+    Shapes,
+    dense_mlp,
+    expert_shapes,
+)
 
 # Scaled RoPE wants more than four frequencies to tell its parts from one another.
 WIDE_HEADS: Config = {"num_attention_heads": 2, "num_key_value_heads": 1}
 WIDE_HEADS_3: Config = {**WIDE_HEADS, "head_dim": 16}
-EXPERTS: Config = {
-    "decoder_sparse_step": 1,
-    "head_dim": 16,
-    "mlp_only_layers": [],
-    "moe_intermediate_size": 16,
-    "norm_topk_prob": True,
-    "num_experts": 8,
-    "num_experts_per_tok": 2,
-}
 YARN_BY_LIMIT: Config = {"rope_type": "yarn", "factor": 2.0, "beta_fast": 2.0, "beta_slow": 0.25}
 LONGROPE: Config = {
     "rope_type": "longrope",
@@ -34,10 +30,43 @@ LONGROPE: Config = {
 LONGROPE_NESTED: Config = {**LONGROPE, "factor": 3.0, "original_max_position_embeddings": 32}
 
 
-def moe(config: Config, note: str, **settings: Any) -> Case:
-    """A case of Qwen3-MoE."""
-    return Case("qwen3_moe", {**EXPERTS, **config}, note, router_gap=softmax_gap, **settings)
+def mlp(layer: str, index: int, config: Config) -> Shapes:
+    """Experts, but in the layers that `mlp_only_layers` names."""
+    if index in config["mlp_only_layers"]:
+        return dense_mlp(layer, index, config)
+    return expert_shapes(f"{layer}.mlp", config["num_experts"], config["moe_intermediate_size"], config["hidden_size"])
 
+
+MODEL_TYPES: dict[str, ModelType] = {
+    "llama": ModelType("LlamaForCausalLM"),
+    "qwen2": ModelType("Qwen2ForCausalLM", qkv_bias=True),
+    "qwen3": ModelType("Qwen3ForCausalLM", converted={"head_dim": 32, "num_attention_heads": 2}, qk_norm="head"),
+    "qwen3_moe": ModelType(
+        "Qwen3MoeForCausalLM",
+        config={
+            "decoder_sparse_step": 1,
+            "head_dim": 16,
+            "mlp_only_layers": [],
+            "moe_intermediate_size": 16,
+            "norm_topk_prob": True,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+        },
+        converted={
+            "decoder_sparse_step": 1,
+            "head_dim": 32,
+            "mlp_only_layers": [0],
+            "moe_intermediate_size": 64,
+            "norm_topk_prob": True,
+            "num_attention_heads": 2,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+        qk_norm="head",
+        mlp=mlp,
+        router="softmax",
+    ),
+}
 
 CASES: dict[str, Case] = {
     "llama_untied": Case("llama", {}, "no biases", batch=2, unlike=({"rope_theta": 10000.0},)),
@@ -182,13 +211,15 @@ CASES: dict[str, Case] = {
             {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
         ),
     ),
-    "qwen3_moe_mixed": moe(
+    "qwen3_moe_mixed": Case(
+        "qwen3_moe",
         {"decoder_sparse_step": 2, "mlp_only_layers": [3], "num_hidden_layers": 4},
         "only layer 1 is sparse; renormalised; 24 routed indices",
         length=12,
         unlike=({"norm_topk_prob": False},),
     ),
-    "qwen3_moe_raw": moe(
+    "qwen3_moe_raw": Case(
+        "qwen3_moe",
         {
             "decoder_sparse_step": 2,
             "head_dim": 8,
@@ -200,13 +231,15 @@ CASES: dict[str, Case] = {
         batch=2,
         unlike=({"norm_topk_prob": True},),
     ),
-    "qwen3_moe_wide": moe(
+    "qwen3_moe_wide": Case(
+        "qwen3_moe",
         {"head_dim": 8, "mlp_only_layers": [0], "num_experts": 16, "num_experts_per_tok": 4},
         "layer 0 is dense; 4 of 16 experts; 192 routed indices",
         batch=2,
         unlike=({"num_experts_per_tok": 3},),
     ),
-    "qwen3_moe_window": moe(
+    "qwen3_moe_window": Case(
+        "qwen3_moe",
         {
             "attention_bias": True,
             "head_dim": 8,
@@ -220,7 +253,8 @@ CASES: dict[str, Case] = {
         unlike=({"sliding_window": 7}, {"sliding_window": 9}, {"use_sliding_window": False}),
         fused_experts=True,
     ),
-    "qwen3_moe_yarn": moe(
+    "qwen3_moe_yarn": Case(
+        "qwen3_moe",
         {**WIDE_HEADS, "num_experts": 4, "max_position_embeddings": 128, "rope_scaling": YARN},
         "yarn, longer than the original context",
         length=48,
@@ -229,5 +263,85 @@ CASES: dict[str, Case] = {
     ),
 }
 
-if __name__ == "__main__":
-    main(CASES)
+
+CONVERSIONS: dict[str, Conversion] = {
+    "qwen2_bf16": Conversion("qwen2", config={**TIED, "intermediate_size": 64}),
+    "qwen2_4bit": Conversion("qwen2", FOUR_BITS),
+    # Without q_group_size the recipes write "group_size": null for every module.
+    "qwen2_mixed_3_6": Conversion(
+        "qwen2", {"quantize": True, "quant_predicate": "mixed_3_6"}, {"num_hidden_layers": 3}
+    ),
+    # The input of o_proj is 32 wide, which no group of 64 divides: mlx-lm leaves it as it is.
+    "qwen3_8bit": Conversion("qwen3", {"quantize": True, "q_bits": 8}, {**TIED, "head_dim": 16}),
+    "qwen3_4bit_g32": Conversion("qwen3", {**FOUR_BITS, "q_group_size": 32}),
+    "qwen3_mixed_4_6": Conversion("qwen3", {"quantize": True, "quant_predicate": "mixed_4_6", "q_group_size": 32}),
+    "qwen3_mxfp4": Conversion("qwen3", MXFP4),
+    "qwen3_moe_bf16": Conversion("qwen3_moe", config={"intermediate_size": 64, "moe_intermediate_size": 32}),
+    "qwen3_moe_4bit": Conversion("qwen3_moe", FOUR_BITS),
+    # The router's entry names no mode: it is affine although everything else is mxfp4.
+    "qwen3_moe_mxfp4": Conversion("qwen3_moe", MXFP4),
+}
+
+QWEN: Config = {
+    "hidden_act": "silu",
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000,
+    "tie_word_embeddings": False,
+    "vocab_size": 151936,
+}
+RELEASED: dict[str, Config] = {
+    "Llama-3.2-1B": {
+        "model_type": "llama",
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 16,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": True,
+        "vocab_size": 128256,
+    },
+    "Qwen2.5-7B": {
+        **QWEN,
+        "model_type": "qwen2",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "vocab_size": 152064,
+    },
+    "Qwen3-0.6B": {
+        **QWEN,
+        "model_type": "qwen3",
+        "head_dim": 128,
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    "Qwen3-30B-A3B": {
+        **QWEN,
+        "model_type": "qwen3_moe",
+        "decoder_sparse_step": 1,
+        "head_dim": 128,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
+        "num_attention_heads": 32,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": 48,
+        "num_key_value_heads": 4,
+    },
+}

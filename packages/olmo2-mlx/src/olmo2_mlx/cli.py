@@ -1,0 +1,12 @@
+"""The `olmo2-mlx` command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_core import cli
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see `mlx_core.cli`."""
+    return cli.main(cli.Family("olmo2-mlx", "Run OLMo-2 models on MLX.", None), arguments)
