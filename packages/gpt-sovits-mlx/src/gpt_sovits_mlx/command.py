@@ -81,7 +81,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     cloner = _cloner(args, text)
     segments: list[SpeechSegment] = []
     first = samples = 0.0
-    chunks = cloner.stream(text, **_options(args), on_progress=progress("sentences", least=1))
+    chunks = cloner.stream(text, **_options(args), on_progress=progress("sentences", minimum=1))
     with sound_file(args.output, cloner.sample_rate) as write:
         elapsed = 0.0
         for chunk in chunks:

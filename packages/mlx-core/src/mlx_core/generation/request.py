@@ -14,7 +14,7 @@ from ..cache import KeyValueCache
 from ..errors import InputError
 from ..text import Tokenizer, reply_format
 from ..text.delimiters import overlap
-from .sampler import LazyLogprobs, RequestSampler, Sampler, SamplingParams, ThinkingMarks, TokenLogprob
+from .sampler import LazyLogprobs, RequestSampler, Sampler, SamplingParams, ThinkingTokens, TokenLogprob
 
 FinishReason = Literal["stop", "length"]
 Prompt = str | Sequence[int] | mx.array
@@ -133,7 +133,7 @@ class GenerationState:
             vocab_size=getattr(model, "vocab_size", None),
             prompt_tokens=prompt,
             end_token_ids=sorted(self._end_ids),
-            thinking=None if params.thinking_budget is None else thinking_marks(tokenizer),
+            thinking=None if params.thinking_budget is None else thinking_tokens(tokenizer),
             sampler=sampler,
         )
         self._started = self._first_token_at = self._latest_at = 0.0
@@ -216,13 +216,13 @@ class StopStrings:
         return shown + rest, stopped
 
 
-def thinking_marks(tokenizer: Tokenizer | None) -> ThinkingMarks:
-    """The tokens that open and close thinking. Raises InputError for a tokenizer that has none."""
-    marks = reply_format(tokenizer).thinking or ("<think>", "</think>")
-    ids = [tokenizer.token_id(mark) for mark in marks] if tokenizer is not None else [None, None]
+def thinking_tokens(tokenizer: Tokenizer | None) -> ThinkingTokens:
+    """The tokens that open and close a thinking block. Raises InputError for a tokenizer that has none."""
+    delimiters = reply_format(tokenizer).thinking or ("<think>", "</think>")
+    ids = [tokenizer.token_id(delimiter) for delimiter in delimiters] if tokenizer is not None else [None, None]
     if ids[0] is None or ids[1] is None:
-        raise InputError(f"thinking_budget needs a tokenizer in which {' and '.join(marks)} are single tokens.")
-    return ThinkingMarks(ids[0], ids[1])
+        raise InputError(f"thinking_budget needs a tokenizer in which {' and '.join(delimiters)} are single tokens.")
+    return ThinkingTokens(ids[0], ids[1])
 
 
 def sampling_params(params: SamplingParams | None, settings: dict[str, Any]) -> SamplingParams:

@@ -1,4 +1,4 @@
-"""Leaf helpers for tests: a scripted model, a tiny tokenizer, and the runner that every architecture goes through."""
+"""Models for tests: a tiny tokenizer, a scripted model, tiny decoders, and the checks of every architecture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..text import Tokenizer
 
 
 def byte_tokenizer(special_tokens: Sequence[str] = ("<eos>",), *, chat_template: str | None = None) -> Tokenizer:
-    """A vocabulary of the 256 bytes, and after them special tokens, the first of which ends an answer."""
+    """A tokenizer with the 256 bytes and then `special_tokens`, the first of which is the end-of-sequence token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -31,9 +31,9 @@ def byte_tokenizer(special_tokens: Sequence[str] = ("<eos>",), *, chat_template:
 
 
 class ScriptedModel:
-    """A LanguageModel whose answer is given: after `prompt_length` tokens it wants `script`, one token after the other.
+    """A LanguageModel that generates `script`: after `prompt_length` tokens, its logits prefer one token after the other.
 
-    It keeps positions in real caches, so a test sees what was fed to it (`fed`) and what a cache holds.
+    Positions come from real caches, which tests can look at; `fed` has the number of tokens of each call.
     """
 
     def __init__(self, script: Sequence[int], prompt_length: int, vocab_size: int, n_layers: int = 2) -> None:
@@ -61,10 +61,9 @@ class ScriptedModel:
 def tiny_model(
     *, vocab_size: int = 64, layers: int = 2, window: int | None = None, seed: int = 0, **config: Any
 ) -> CausalLM:
-    """A decoder with random weights in fp32, small enough to run hundreds of steps in a test; its logits are of order
-    1.
+    """A decoder with random fp32 weights, small enough for hundreds of steps in a test; its logits are of order 1.
 
-    window: of every other layer. config: further entries of `DecoderConfig`.
+    window: the attention window of every other layer. config: further entries of `DecoderConfig`.
     """
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
     settings = DecoderConfig.from_dict(
@@ -83,7 +82,7 @@ def tiny_model(
 
 
 def randomize(model: CausalLM, seed: int = 0) -> CausalLM:
-    """Draw all parameters anew, at a scale that keeps activations of order 1; the global random state isn't touched."""
+    """Replace all parameters by random ones that keep activations of order 1, without the global random state."""
     keys = iter(mx.random.split(mx.random.key(seed), len(split_parameters(model)) + 1))
 
     def draw(path: str, value: mx.array) -> mx.array:
@@ -98,11 +97,11 @@ def randomize(model: CausalLM, seed: int = 0) -> CausalLM:
 
 
 def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: float = 1e-4) -> None:
-    """What must hold for every architecture, checked on a tiny configuration in fp32. Raises AssertionError.
+    """Check a tiny fp32 model for the properties that every architecture must have. Raises AssertionError.
 
-    Shapes and dtype; the rows of a batch don't mix; later tokens don't reach earlier logits; prefill and decode
-    through each kind of cache, and in a left-padded batch, equal one full pass; fusing projections changes neither
-    logits nor the parameters' names.
+    Shapes and dtype; rows of a batch are independent; logits don't depend on later tokens; prefill and decode through
+    each kind of cache, and in a left-padded batch, equal one full pass; fusing projections changes neither the logits
+    nor the parameters and their names.
     """
     model = randomize(make())
     vocab_size = model.vocab_size
@@ -133,12 +132,12 @@ def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: fl
                 mx.concatenate(parts, axis=1), full, tolerance, f"{name} in chunks of {chunks} differs from a full pass"
             )
 
-    blanks = 5
-    cache = [BatchKVCache([blanks, 0], layer.window) for layer in model.layers]
-    padded = mx.concatenate([mx.pad(tokens[:1, : length - blanks], [(0, 0), (blanks, 0)]), tokens[1:]])
-    parts = [model(part, cache) for part in mx.split(padded, [blanks + 2, length - 1], axis=1)]
+    padding = 5
+    cache = [BatchKVCache([padding, 0], layer.window) for layer in model.layers]
+    padded = mx.concatenate([mx.pad(tokens[:1, : length - padding], [(0, 0), (padding, 0)]), tokens[1:]])
+    parts = [model(part, cache) for part in mx.split(padded, [padding + 2, length - 1], axis=1)]
     together = mx.concatenate(parts, axis=1)
-    _close(together[:1, blanks:], full[:1, : length - blanks], tolerance, "a left-padded row of a batch differs")
+    _close(together[:1, padding:], full[:1, : length - padding], tolerance, "a left-padded row of a batch differs")
     _close(together[1:], full[1:], tolerance, "a row beside a left-padded one differs")
 
     before = split_parameters(model)
@@ -149,6 +148,6 @@ def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: fl
     assert all(mx.array_equal(after[name], before[name]) for name in before), "fusing changes parameters"
 
 
-def _close(found: mx.array, wanted: mx.array, tolerance: float, message: str) -> None:
-    error = float(mx.abs(found - wanted).max().item())  # type: ignore[arg-type]
+def _close(found: mx.array, expected: mx.array, tolerance: float, message: str) -> None:
+    error = float(mx.abs(found - expected).max().item())  # type: ignore[arg-type]
     assert error <= tolerance, f"{message} (by {error})"
