@@ -1,4 +1,4 @@
-"""Many prompts at once: left-padded, each row with its own parameters, seed and end."""
+"""Batched generation: left-padded prompts, each with its own parameters, seed and end."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class BatchChunk:
 class BatchGenerate:
     """An iterator over the chunks of the answers to several prompts, and a context manager that ends it.
 
-    Prompts are taken in groups of `batch_size`, those of like length together. Within a group each step computes one
-    token for every row, and a row that has ended leaves. Each answer is what `Generate` would give, as far as the
-    rounding of a batch's matrix products leaves the choice of tokens alone; a row's seed and parameters are its own.
+    Prompts are computed in groups of up to `batch_size`, sorted by length. Each step computes one token for every row of
+    a group, and rows that have ended are removed. Each answer is that of `Generate`, unless the rounding of a batch's
+    matrix products changes the choice of a token; each row has its own seed and parameters.
 
-    params: one for all prompts, or one for each. make_cache: gives the cache of one sequence in place of
-    `model.make_cache`, for instance a quantised one. on_progress: called with (prompt tokens done, prompt tokens in
-    all, blanks included) as prompts are computed.
+    params: one for all prompts, or one for each. make_cache: makes the cache of one sequence instead of
+    `model.make_cache`, for example a quantised one. on_progress: called with (prompt tokens done, prompt tokens in all),
+    padding included.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class BatchGenerate:
         self._make_cache = make_cache or model.make_cache
         self._step_size = prefill_step_size
         self._on_progress = on_progress
-        # A rope that depends on the length of the sequence knows but one length.
+        # A RoPE that depends on the sequence's length can't serve rows of different lengths.
         self._groups = self._grouped(1 if getattr(model, "requires_full_prefill", False) else batch_size)
         self._widths = [max(len(self.answers[i].prompt) for i in group) * len(group) for group in self._groups]
         self._chunks = self._run()
 
     def _grouped(self, size: int) -> list[list[int]]:
-        """The prompts' indices, in groups of like length; long ones first, which shows early what doesn't fit."""
+        """The prompts' indices in groups of similar length, the longest first, so that running out of memory shows early."""
         wanted = [i for i, answer in enumerate(self.answers) if answer.limit]
         order = sorted(wanted, key=lambda i: -len(self.answers[i].prompt))
         return [order[start : start + size] for start in range(0, len(order), size)]
@@ -123,7 +123,7 @@ class BatchGenerate:
                 yield from self._run_group(group, sum(self._widths[:number]))
 
     def _run_group(self, rows: list[int], done: int) -> Iterator[BatchChunk]:
-        """The chunks of the answers at these indices, `done` prompt tokens having been reported before them."""
+        """The chunks of the answers at these indices; `done`: prompt tokens that were reported before."""
         for i in rows:
             self.answers[i].start()
         prompts = [self.answers[i].prompt for i in rows]
@@ -157,7 +157,7 @@ class BatchGenerate:
     def _step(
         self, rows: list[int], tokens: mx.array, cache: Sequence[KeyValueCache]
     ) -> tuple[mx.array, list[LazyLogprobs | None]]:
-        """Tokens `[B, n]` -> each row's next one `[B]`, on its way."""
+        """Tokens `[B, n]` -> each row's next one `[B]`, being computed."""
         logits = self._model(tokens, cache)
         drawn, logprobs = draw_rows([self.answers[i].sampler for i in rows], logits[:, -1])
         mx.async_eval(drawn, *(array for entry in logprobs if entry is not None for array in entry.arrays))
@@ -171,7 +171,7 @@ class BatchGenerate:
 
 
 def _batched(layer: KeyValueCache, blanks: Sequence[int]) -> KeyValueCache:
-    """A batch of empty rows kept like `layer`, with blanks to come."""
+    """A batched cache of the kind of `layer`, empty, with left padding."""
     packed = isinstance(layer, QuantizedKVCache | QuantizedRotatingKVCache)
     batch = (QuantizedBatchKVCache if packed else BatchKVCache).merge([layer] * len(blanks))
     if not batch.is_empty:
@@ -204,8 +204,8 @@ def generate_batch(
     on_progress: OnProgress | None = None,
     **settings: Any,
 ) -> list[GenerationResult]:
-    """The answers to several prompts, in their order. Takes what `BatchGenerate` takes, and sampling settings as
-    keywords, which hold for all.
+    """The answers to several prompts, in their order, with the arguments of `BatchGenerate`; fields of `SamplingParams`
+    can be given as keywords, for all prompts.
     """
     if params is None or isinstance(params, SamplingParams):
         params = sampling_params(params, settings)

@@ -6,7 +6,7 @@ enough either, since a single operation can take both without end: `'a' * 10**11
 
 - Filters and methods are those of a list. Their time and memory are proportional to the size of their operands. For the
   others, and for operators, `_COSTS` computes what they may make before they are carried out.
-- What an operation gives is measured before anything else can use it. A container counts all that is in it, as often as
+- The result of an operation is measured before anything else can use it. A container counts all that is in it, as often as
   it is in it: a list that holds another twice, which holds another twice, is small until it is written, compared or
   hashed. All that a rendering makes is added up too, because a template may keep it.
 - Each operation and each step of a loop looks at the clock. That takes no signals and no second thread, so it works in
@@ -158,7 +158,7 @@ def _checked(value: Any) -> Any:
 
 
 def _bounded(value: Any) -> Any:
-    """What an operation has given, unless it is too large."""
+    """The result of an operation, unless it is too large."""
     if isinstance(value, str):
         _spend(len(value))
     elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
