@@ -73,11 +73,11 @@ class BatchGenerate:
             raise InputError(f"params are one for all prompts, or one for each: got {len(params)} for {len(prompts)}.")
         self._model = model
         vocab_size = getattr(model, "vocab_size", None)
-        self.answers: list[GenerationState] = []
+        self._states: list[GenerationState] = []
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             try:
                 tokens = encode_prompt(tokenizer, prompt, vocab_size=vocab_size)
-                self.answers.append(GenerationState(model, tokenizer, tokens, chosen))
+                self._states.append(GenerationState(model, tokenizer, tokens, chosen))
             except InputError as error:
                 raise InputError(f"prompt {index}: {error}") from error
         self._make_cache = make_cache or model.make_cache
@@ -85,13 +85,13 @@ class BatchGenerate:
         self._on_progress = on_progress
         # A RoPE that depends on the sequence's length can't serve rows of different lengths.
         self._groups = self._grouped(1 if getattr(model, "requires_full_prefill", False) else batch_size)
-        self._widths = [max(len(self.answers[i].prompt) for i in group) * len(group) for group in self._groups]
+        self._widths = [max(len(self._states[i].prompt) for i in group) * len(group) for group in self._groups]
         self._chunks = self._run()
 
     def _grouped(self, size: int) -> list[list[int]]:
         """The prompts' indices in groups of similar length, the longest first, so that running out of memory shows early."""
-        wanted = [i for i, answer in enumerate(self.answers) if answer.limit]
-        order = sorted(wanted, key=lambda i: -len(self.answers[i].prompt))
+        wanted = [i for i, state in enumerate(self._states) if state.limit]
+        order = sorted(wanted, key=lambda i: -len(self._states[i].prompt))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def __iter__(self) -> Self:
@@ -112,10 +112,10 @@ class BatchGenerate:
 
     def results(self) -> list[GenerationResult]:
         """The rest of the answers, in the prompts' order."""
-        chunks: list[list[GenerationChunk]] = [[] for _ in self.answers]
+        chunks: list[list[GenerationChunk]] = [[] for _ in self._states]
         for entry in self:
             chunks[entry.index].append(entry.chunk)
-        return [answer.result(parts) for answer, parts in zip(self.answers, chunks, strict=True)]
+        return [state.result(parts) for state, parts in zip(self._states, chunks, strict=True)]
 
     def _run(self) -> Generator[BatchChunk, None, None]:
         with backend.wired():
@@ -125,8 +125,8 @@ class BatchGenerate:
     def _run_group(self, rows: list[int], done: int) -> Iterator[BatchChunk]:
         """The chunks of the answers at these indices; `done`: prompt tokens that were reported before."""
         for i in rows:
-            self.answers[i].start()
-        prompts = [self.answers[i].prompt for i in rows]
+            self._states[i].start()
+        prompts = [self._states[i].prompt for i in rows]
         length = max(map(len, prompts))
         blanks = [length - len(prompt) for prompt in prompts]
         tokens = mx.array([[0] * count + prompt for count, prompt in zip(blanks, prompts, strict=True)])
@@ -135,14 +135,14 @@ class BatchGenerate:
         first = 0 if whole else length - 1
         prefill(self._model, tokens[:, :first], cache, self._step_size, length, self._progress(done, len(rows)))
         for i in rows:
-            self.answers[i].prefilled()
+            self._states[i].prefilled()
         drawn = self._step(rows, tokens[:, first:], cache)
         while rows:
-            more = any(len(self.answers[i].tokens) + 1 < self.answers[i].limit for i in rows)
+            more = any(len(self._states[i].tokens) + 1 < self._states[i].limit for i in rows)
             following = self._step(rows, drawn[0][:, None], cache) if more else None
             left = []
             for row, (i, token) in enumerate(zip(rows, cast(list[int], drawn[0].tolist()), strict=True)):
-                chunk = self.answers[i].add(token, drawn[1][row])
+                chunk = self._states[i].add(token, drawn[1][row])
                 yield BatchChunk(i, chunk)
                 if chunk.finish_reason is None:
                     left.append(row)
@@ -159,7 +159,7 @@ class BatchGenerate:
     ) -> tuple[mx.array, list[LazyLogprobs | None]]:
         """Tokens `[B, n]` -> each row's next one `[B]`, being computed."""
         logits = self._model(tokens, cache)
-        drawn, logprobs = draw_rows([self.answers[i].sampler for i in rows], logits[:, -1])
+        drawn, logprobs = draw_rows([self._states[i].sampler for i in rows], logits[:, -1])
         mx.async_eval(drawn, *(array for entry in logprobs if entry is not None for array in entry.arrays))
         return drawn, logprobs
 

@@ -65,7 +65,7 @@ class Generate:
         self._model = model
         tokens = encode_prompt(tokenizer, prompt, vocab_size=getattr(model, "vocab_size", None))
         self._cache = list(model.make_cache() if cache is None else cache)
-        self._answer = GenerationState(
+        self._state = GenerationState(
             model,
             tokenizer,
             tokens,
@@ -74,7 +74,7 @@ class Generate:
             sampler=sampler,
             shown_special_tokens=shown_special_tokens,
         )
-        self._speculation = None if draft is None else Speculation(model, self._cache, draft, self._answer)
+        self._speculation = None if draft is None else Speculation(model, self._cache, draft, self._state)
         self._step_size = prefill_step_size
         self._on_progress = on_progress
         self._chunks = self._run()
@@ -109,7 +109,7 @@ class Generate:
 
     def result(self) -> GenerationResult:
         """The rest of the answer, with its finish reason and statistics."""
-        return self._answer.result(list(self))
+        return self._state.result(list(self))
 
     @property
     def cache(self) -> list[KeyValueCache]:
@@ -118,29 +118,27 @@ class Generate:
     @property
     def tokens(self) -> list[int]:
         """The tokens generated so far."""
-        return list(self._answer.tokens)
+        return list(self._state.tokens)
 
     @property
     def stats(self) -> GenerationStats:
-        return self._answer.stats
+        return self._state.stats
 
     def _run(self) -> Generator[GenerationChunk, None, None]:
-        answer = self._answer
+        state = self._state
         with backend.wired():
             try:
-                answer.start()
+                state.start()
                 done = (
-                    0
-                    if getattr(self._model, "requires_full_prefill", False) and answer.limit
-                    else len(answer.prompt) - 1
+                    0 if getattr(self._model, "requires_full_prefill", False) and state.limit else len(state.prompt) - 1
                 )
                 self._prefill(done)
-                if answer.limit == 0:
+                if state.limit == 0:
                     return
-                rest = answer.prompt[done:]
+                rest = state.prompt[done:]
                 decode = self._decode(rest) if self._speculation is None else self._speculation.decode(rest)
                 for token, logprobs in decode:
-                    chunk = answer.add(token, logprobs)
+                    chunk = state.add(token, logprobs)
                     yield chunk
                     if chunk.finish_reason is not None:
                         return
@@ -149,17 +147,17 @@ class Generate:
 
     def _prefill(self, count: int) -> None:
         """Compute the prompt's first `count` tokens: usually all but the last, whose logits give the first token."""
-        prompt = self._answer.prompt
+        prompt = self._state.prompt
         prefill(
             self._model, mx.array(prompt[:count])[None], self._cache, self._step_size, len(prompt), self._on_progress
         )
-        self._answer.prefilled()
+        self._state.prefilled()
 
     def _decode(self, tokens: list[int]) -> Iterator[tuple[int, LazyLogprobs | None]]:
         """One token after the other. The next is queued before this one is read, so the device never waits for the host."""
         drawn = self._step(mx.array(tokens))
         while True:
-            following = self._step(drawn[0]) if len(self._answer.tokens) + 1 < self._answer.limit else None
+            following = self._step(drawn[0]) if len(self._state.tokens) + 1 < self._state.limit else None
             yield cast(int, drawn[0].item()), drawn[1]
             if following is None:
                 return
@@ -168,15 +166,15 @@ class Generate:
     def _step(self, tokens: mx.array) -> tuple[mx.array, LazyLogprobs | None]:
         """Tokens `[n]` -> the next one `[1]`, being computed."""
         logits = self._model(tokens[None], self._cache)
-        drawn, logprobs = self._answer.sampler(logits[:, -1])
+        drawn, logprobs = self._state.sampler(logits[:, -1])
         mx.async_eval(drawn, *(logprobs.arrays if logprobs is not None else ()))
         return drawn, logprobs
 
     def _reconcile_caches(self) -> None:
         """Remove tokens that were computed ahead, and give all layers the same length after an exception."""
-        answer = self._answer
+        state = self._state
         offsets = [_offset(layer) for layer in self._cache]
-        known = answer.cached_tokens + len(answer.prompt) + len(answer.tokens)
+        known = state.cached_tokens + len(state.prompt) + len(state.tokens)
         for wanted in (known - 1, known):  # a cache that has dropped tokens may be unable to remove the last one
             surplus = [offset - min([wanted, *offsets]) for offset in offsets]
             if all(can_trim(layer, n) for layer, n in zip(self._cache, surplus, strict=True)):

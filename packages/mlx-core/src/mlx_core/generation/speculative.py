@@ -159,7 +159,7 @@ class Speculation:
         model: LanguageModel,
         cache: Sequence[KeyValueCache],
         draft: Draft | LanguageModel,
-        answer: GenerationState,
+        state: GenerationState,
     ) -> None:
         if getattr(model, "requires_full_prefill", False):
             raise InputError(
@@ -172,20 +172,20 @@ class Speculation:
                     f"draft is a language model, a DraftModel or a PromptLookup; got {type(draft).__name__}."
                 )
             draft = DraftModel(draft)
-        self._model, self._cache, self._answer = model, cache, answer
+        self._model, self._cache, self._state = model, cache, state
         self._draft = cast(Draft, draft)
 
     def decode(self, tokens: list[int]) -> Iterator[tuple[int, LazyLogprobs | None]]:
         """The tokens of the answer. `tokens`: the end of the prompt, which isn't in the cache yet."""
-        answer = self._answer
-        history = list(answer.prompt)
+        state = self._state
+        history = list(state.prompt)
         none = mx.zeros((0,), dtype=mx.int32)
         vocab_size = int(getattr(self._model, "vocab_size", 0))  # else the first logits tell
         proposer = self._draft.start(vocab_size) if vocab_size else None
-        while len(answer.tokens) < answer.limit:
+        while len(state.tokens) < state.limit:
             # each round adds a token of the model's own to those that were accepted
-            room = answer.limit - len(answer.tokens) - 1
-            drafted = proposer.propose(history, room, answer.sampler.fork()) if proposer and room else none
+            room = state.limit - len(state.tokens) - 1
+            drafted = proposer.propose(history, room, state.sampler.fork()) if proposer and room else none
             n = drafted.size
             if n:  # MLX doesn't check ids against the embedding's size
                 drafted = mx.clip(drafted, 0, vocab_size - 1)
@@ -193,20 +193,20 @@ class Speculation:
             if proposer is None:
                 vocab_size = logits.shape[-1]
                 proposer = self._draft.start(vocab_size)
-            drawn, states = [], []
+            drawn, samplers = [], []
             for i in range(n + 1):
-                drawn.append(answer.sampler(logits[:, i - n - 1]))
-                states.append(answer.sampler.fork())
+                drawn.append(state.sampler(logits[:, i - n - 1]))
+                samplers.append(state.sampler.fork())
             lazy = [array for _, logprobs in drawn if logprobs is not None for array in logprobs.arrays]
             found = mx.concatenate([token for token, _ in drawn])
             mx.eval(found, drafted, *lazy)
             own, guesses = cast(list[int], found.tolist()), cast(list[int], drafted.tolist())
             right = next((i for i in range(n) if own[i] != guesses[i]), n)
-            answer.sampler = states[right]
+            state.sampler = samplers[right]
             if any(layer.trim(n - right) != n - right for layer in self._cache):
                 raise CacheError("this cache can't be trimmed, which a draft needs. Generate without a draft.")
-            answer.drafted += n
-            answer.accepted += right
+            state.drafted += n
+            state.accepted += right
             history += own[: right + 1]
             tokens = own[right : right + 1]
             for token, (_, logprobs) in zip(own, drawn[: right + 1], strict=False):
