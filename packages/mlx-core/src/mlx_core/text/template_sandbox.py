@@ -1,14 +1,14 @@
 """The Jinja environment that chat templates run in.
 
 A template arrives with a checkpoint, so it is an untrusted program. Jinja's immutable sandbox keeps it away from
-Python's internals and from changing what it is given, but bounds neither time nor memory. A limit on the output isn't
-enough either, since a single operation can take both without end: `'a' * 10**11`, `9 ** 9 ** 9`. Three rules are:
+Python's internals and from changing what it is given, but limits neither time nor memory. A deadline and a limit on the
+output aren't enough, since a single operation can take both without end: `'a' * 10**11`, `9 ** 9 ** 9`. So:
 
-- Filters and methods are those of a list. Their time and memory are proportional to the size of their operands. For the
-  others, and for operators, `_COSTS` computes what they may make before they are carried out.
+- The time and memory of an operation are proportional to the size of its operands. Where they may be more, `_COSTS`
+  computes a bound before the operation; filters and methods of this kind that no chat template needs are removed.
 - The result of an operation is measured before anything else can use it. A container counts all that is in it, as often as
   it is in it: a list that holds another twice, which holds another twice, is small until it is written, compared or
-  hashed. All that a rendering makes is added up too, because a template may keep it.
+  hashed. The sum of all results is limited too, because a template may keep them.
 - Each operation and each step of a loop looks at the clock. That takes no signals and no second thread, so it works in
   any thread and on any platform.
 
@@ -45,22 +45,22 @@ from jinja2.visitor import NodeTransformer
 
 MAX_SECONDS = 10.0  # a chat of a thousand messages takes some hundredths of one
 MAX_PROMPT_BYTES = 2**23  # twice a context of a million tokens; encoding one takes some 200 bytes for each token
-MAX_CHARACTERS = 2**24  # of any value on the way
-MAX_MADE = 2**28  # characters of all values on the way together, of up to four bytes each
-_ITEM = 16  # characters that an item of a container counts for beside its own
-_NUMBER = 512  # characters that a number may become when it is formatted
-_MAX_DEPTH = 100  # of containers in containers; hashing very deep ones would exhaust the C stack
+MAX_CHARACTERS = 2**24  # of a single value
+MAX_MADE = 2**28  # characters of all values together, of up to four bytes each
+_ITEM = 16  # characters that an item of a container counts for, beside its own
+_NUMBER = 512  # characters that a formatted number may have
+_MAX_DEPTH = 100  # of nested containers; hashing very deep ones would exhaust the C stack
 _MAX_BITS = 256  # of an integer
-_MAX_WIDTH = 100  # columns of a level of JSON, digits of a rounded number
-_SEARCH_SPEED = 64  # pairs of characters that are compared while one is made, at the least
+_MAX_WIDTH = 100  # columns of an indentation, digits of a rounded number
+_SEARCH_SPEED = 64  # pairs of characters that are compared in the time of making one, at least
 
-# What makes a long text of a short one or takes time that grows with its square, and no chat template needs; or draws
-# from Python's global random state.
+# They make long texts of short ones or take quadratic time, and no chat template needs them; |random would use Python's
+# global random state.
 _REMOVED_FILTERS = ("batch", "center", "pprint", "random", "slice", "striptags", "urlize", "wordwrap", "xmlattr")
 _REMOVED_METHODS = ("center", "encode", "expandtabs", "ljust", "rjust", "striptags", "to_bytes", "translate", "zfill")
 _CONTAINERS = (dict, list, tuple, KeysView, ValuesView, ItemsView)
 
-# Widths and precisions that are computed or have three digits, and names in which one could hide.
+# Widths and precisions that are computed or have three digits, and nested parentheses and braces that could hide them.
 _WIDE_PERCENT = re.compile(r"%(\([^()]*\))?[-+ #.\d]*(\*|\d{3})|%\([^)]*\(")
 _WIDE_BRACES = re.compile(r"\{[^{}]*(\{|\d{3})")
 
@@ -75,7 +75,7 @@ def compile_template(source: str) -> Template:
 
 
 def render(template: Template, variables: Mapping[str, Any]) -> str:
-    """The template's text; raises what Jinja and Python raise, and SecurityError when it oversteps its bounds."""
+    """The template's text; raises what Jinja and Python raise, and SecurityError when it exceeds a limit."""
     token = _rendering.set(_Rendering(time.monotonic() + MAX_SECONDS, MAX_MADE))
     try:
         pieces, size = [], 0
@@ -92,8 +92,8 @@ def render(template: Template, variables: Mapping[str, Any]) -> str:
 
 @dataclass
 class _Rendering:
-    """When the rendering has to end, how many characters it may still make, and size and depth of the containers that it
-    has met, by their ids. Containers never change here; they are kept, so that no other gets the same id.
+    """The limits of one rendering: its deadline, the characters that it may still make, and for the containers that were
+    measured, by id, the container, its size and its depth. They don't change, and are kept so that ids stay unique.
     """
 
     deadline: float
@@ -101,19 +101,19 @@ class _Rendering:
     measured: dict[int, tuple[Any, int, int]] = field(default_factory=dict)
 
 
-# Not set while a template is compiled: the checks then fail, which is how Jinja learns to leave constants for later.
+# Not set while a template is compiled: the checks raise LookupError then, and Jinja leaves constants to the rendering.
 _rendering: ContextVar[_Rendering] = ContextVar("rendering")
 
 
-# --- Bounds
+# --- Limits
 
 
-def _refuse(deed: str) -> NoReturn:
-    raise SecurityError(f"it {deed}")
+def _refuse(action: str) -> NoReturn:
+    raise SecurityError(f"it {action}")
 
 
 def _check(size: int = 0) -> None:
-    """There must be time for another step, and a value may have this size."""
+    """Raise SecurityError if time is up, or a value of this size is too large."""
     if time.monotonic() > _rendering.get().deadline:
         _refuse(f"takes longer than {MAX_SECONDS:g} s")
     if size > MAX_CHARACTERS:
@@ -209,7 +209,7 @@ def _width(width: Any) -> int:
 
 
 def _grown(text: str, part: str, *values: Any, each: int = 0) -> int:
-    """The length of a text in which all values may stand for each of its parts."""
+    """The length of a text in which every `part` is replaced by all of `values`, and by `each` characters."""
     return len(text) + text.count(part) * (_size(*values) + each)
 
 
@@ -238,6 +238,7 @@ def _sum(items: Any, attribute: Any = None, start: Any = 0) -> int:
     return 0 if isinstance(start, int | float) else _refuse("makes a list by sum, which copies it for each item")
 
 
+# Operators by their sign, methods of texts as ".name", filters as "|name".
 _COSTS: dict[str, Callable[..., int]] = {
     "*": lambda left, right: max(_size(left) * _number(right), _size(right) * _number(left)),
     "**": _power,
@@ -255,11 +256,8 @@ _COSTS: dict[str, Callable[..., int]] = {
 
 # --- The environment
 
-_CHECKED, _BOUNDED, _CONCATENATED = (
-    "checked value",
-    "bounded value",
-    "concatenated texts",
-)  # which no template can spell
+# Names of filters that a template can't write, because of the space.
+_CHECKED, _BOUNDED, _CONCATENATED = "checked value", "bounded value", "concatenated texts"
 
 
 def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
@@ -312,7 +310,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         text = getattr(method, "__self__", None)
         if isinstance(text, str) and method.__name__ == "join":
             return _bounded(functools.partial(_joined, separator=text)(*args))
-        _check(_size(*args, *kwargs.values()))  # which a macro may keep
+        _check(_size(*args, *kwargs.values()))  # a macro may keep them, as varargs
         operation = functools.partial(super().call, __context, __obj, *args, **kwargs)
         if isinstance(text, str):
             return _perform(f".{method.__name__}", operation, (text, *args), kwargs)
@@ -322,7 +320,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return attr not in _REMOVED_METHODS and super().is_safe_attribute(obj, attr, value)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        # Jinja's would be written as "", and fail only where it is used further.
+        # Jinja's undefined value would be written as "", and fail only when it is used further.
         _refuse(f"reaches for the attribute {attribute!r} of a {type(obj).__name__}")
 
 
