@@ -1,1 +1,1 @@
-"""What `scripts/fuzz.py` is made of: changes of bytes, values, formats and programs, and the targets of the results."""
+"""Parts of `scripts/fuzz.py`: mutations of bytes, values, formats and programs, and the targets that read them."""

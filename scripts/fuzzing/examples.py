@@ -303,7 +303,7 @@ def _gguf_parts() -> list[formats.GGUF]:
 
 
 GGUF_PARTS: dict[bytes, formats.GGUF] = {}
-"""What the files of `gguf` are made of."""
+"""The parts of each file of `gguf`, by its bytes."""
 
 
 def gguf() -> list[Files]:
