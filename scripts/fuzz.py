@@ -51,7 +51,7 @@ _START_S = 300  # importing, making the examples and reading them
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of an input: "read", the name of the MLXCoreError that refused it, or a finding and its details."""
+    """An outcome: "read", the name of the MLXCoreError that refused it, or a finding and its details."""
 
     result: str
     finding: bool = False
@@ -86,7 +86,7 @@ class Tally:
 
 
 class _Watch:
-    """The effects of a read on the system, from Python's audit events; recorded only while an input is read."""
+    """Records a read's actions on the system by Python's audit events; active only while an input is read."""
 
     # Jinja compiles templates to Python, under this name, and leaves its own code out of their tracebacks.
     _TEMPLATES = ("<template>", "<unknown>")
@@ -268,7 +268,7 @@ class _Child:
         self.connection.send(task)
 
     def outcome(self) -> Outcome | None:
-        """The result of the input, once that is known."""
+        """The outcome of the input, or None while it is read."""
         assert self.task is not None
         kind = self.task[0]
         try:

@@ -1,1 +1,1 @@
-"""The parts of `scripts/fuzz.py`: changes of bytes, values, formats and programs, and the readers that get the results."""
+"""Parts of `scripts/fuzz.py`: mutations of bytes, values, formats and programs, and the targets that read them."""

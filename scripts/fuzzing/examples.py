@@ -303,7 +303,7 @@ def _gguf_parts() -> list[formats.GGUF]:
 
 
 GGUF_PARTS: dict[bytes, formats.GGUF] = {}
-"""The metadata and tensors of each file that `gguf` gives, by its content."""
+"""The parts of each file of `gguf`, by its bytes."""
 
 
 def gguf() -> list[Files]:

@@ -1,7 +1,7 @@
-"""The kinds of input that are fuzzed: sound examples of each, the changes to them, and the calls that users make.
+"""The targets of the fuzzer: for each kind of input its sound examples, their mutation, and the calls of a user.
 
-A file set is written to a folder of its own. `use` goes through the calls that users make, and then uses what they
-gave: a model sees tokens, a tokenizer text, a cache further keys.
+A set of files is written to a folder of its own. `use` makes the calls that users make, and uses their results: a model
+gets tokens, a tokenizer text, a cache further keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a backend wants, and what importing the core without one says."""
+"""Backends and their overrides, importing without MLX, and what importing loads."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import pytest
 from mlx_core import backend
 from mlx_core.backend import device
 from mlx_core.errors import BackendError
+from mlx_core.testing import byte_tokenizer
 
 
 def test_the_current_backend_is_the_default_device():
@@ -81,8 +82,35 @@ def test_text_and_errors_need_no_mlx():
     assert without_mlx("import mlx_core.text, mlx_core.errors; from mlx_core import Tokenizer, MLXCoreError") == ""
 
 
+def test_text_and_errors_load_little():
+    program = """
+        import sys
+        import mlx_core.text, mlx_core.errors
+        print(*sorted({name for name in sys.modules} | {name.partition(".")[0] for name in sys.modules}))
+    """
+    loaded = run(program).split()
+    assert "tokenizers" in loaded
+    assert not set(loaded) & {"mlx.core", "numpy", "jinja2", "huggingface_hub", "transformers", "torch"}
+    assert {name for name in loaded if name.startswith("mlx_core.")} == {
+        "mlx_core.errors",
+        *(name for name in loaded if name.startswith("mlx_core.text")),
+    }
+
+
+def test_a_tokenizer_works_without_mlx(tmp_path):
+    byte_tokenizer(chat_template="{{ messages[0].content }}").save(tmp_path)
+    statement = f"""
+            from mlx_core.text import load_tokenizer, parse_reply
+            tokenizer = load_tokenizer({str(tmp_path)!r})
+            ids = tokenizer.encode_chat([{{"role": "user", "content": "é"}}])
+            reply = parse_reply(tokenizer.decode(ids), format="hermes")
+            print(len(ids), reply.text.encode())
+    """
+    assert without_mlx(statement.strip()) == "2 b'\\xc3\\xa9'\n"
+
+
 def without_mlx(statement):
-    """What a program that imports without MLX prints of its ImportError."""
+    """The output of a statement where MLX can't be imported, or the ImportError."""
     program = f"""
         import sys
         class Missing:
@@ -95,9 +123,12 @@ def without_mlx(statement):
         except ImportError as error:
             print(type(error).__name__, error)
     """
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    ).stdout
+    return run(program)
+
+
+def run(program):
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_importing_changes_no_limit_and_loads_little():
@@ -109,8 +140,5 @@ def test_importing_changes_no_limit_and_loads_little():
         assert before == (mx.get_memory_limit(), mx.default_device(), [key.tolist() for key in mx.random.state])
         print(*sorted({name.partition(".")[0] for name in sys.modules}))
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
-    loaded = set(result.stdout.split())
+    loaded = set(run(program).split())
     assert not loaded & {"transformers", "torch", "librosa", "numba", "huggingface_hub", "jinja2", "numpy"}

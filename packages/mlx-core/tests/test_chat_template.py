@@ -6,7 +6,9 @@ import random
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,16 @@ def test_the_callers_messages_stay_as_they_are():
         ("{{ '%05.1f|%s' | format(2.25, 'x') }}{{ '%d%%' % 5 }}{{ '{:>4}{{}}'.format('x') }}", "002.2|x5%   x{}"),
         ("  {% if true %}\n  x\n  {% endif %}\n", "  x\n"),
         ("{{ add_generation_prompt }}{{ tools }}{{ documents }}", "TrueNoneNone"),
+        ("{{ ('x' | safe).upper() }}{{ ['a', 'b'] | map('upper') | join('/') }}", "XA/B"),
+        ("{{ [1, 2] | sum }}{{ 2.7 | round | int }}", "33"),
+        ("{% if [] | select %}a lazy filter is true{% endif %}", "a lazy filter is true"),
+        ("{{ 'a b'.rsplit(' ', 1) }}{{ ' a '.strip() }}{{ 'xay' | trim('xy') }}", "['a', 'b']aa"),
+        ("{{ {'a': 1}.items() | list }}", "[('a', 1)]"),
+        ("{{ [1, 2, 3][1:] }}{{ {'a': 'b'}['a'] }}{{ 1 < 2 < 3 }}{{ 'é' in 'né' }}", "[2, 3]bTrueTrue"),
+        ("{{ '{} {b}'.format(1, b=2) }}{{ '%s%%' | format('x') }}{{ '%(a)s' | format(a=1) }}", "1 2x%1"),
+        ("{% macro m(a) %}{{ a }}{{ varargs }}{% endmacro %}{{ m(1, 2) }}", "1(2,)"),
+        ("{% macro m(a) %}{{ a }}{{ caller() }}{% endmacro %}{% call m(3) %}c{% endcall %}", "3c"),
+        ("{% filter upper %}a{% endfilter %}{% set x | trim %} b {% endset %}{{ x }}", "Ab"),
         ("{% set ns = namespace(a=1) %}{% for i in range(3) %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}", "4"),
     ],
 )  # fmt: skip
@@ -260,6 +272,25 @@ def test_the_sandbox_holds(source):
         "{% set a = 'a' * 10000000 %}{{ [" + "a.upper(), " * 500 + "] | length }}",
         "{{ [" + "'a' * 10000000, " * 500 + "] | length }}",
         "{{ 'a' | indent(10000000, true) }}" * 500,  # constants, which Jinja would compute while it compiles
+        "{{ 'a'.encode().ljust(100000000000) }}",
+        "{{ (5).to_bytes(100000000000, 'big') }}",
+        "{{ 1 | round(99999999, 'ceil') }}",
+        "{{ (('a' * 1000000) | safe).replace('a', 'b' * 10000) }}",
+        "{{ '%(a)99999999999d' % {'a': 1} }}",
+        "{{ '%(a(b)c)99999999999d' % {'a(b)c': 1} }}",
+        "{{ ('%99d' * 100000) % ([1] * 100000) }}",
+        "{{ ('{a}' * 1000000).format_map({'a': 'b' * 1000000}) }}",
+        "{{ ('a' * 4000000).rfind('b' ~ 'a' * 2000000) }}",
+        "{{ ('a' * 2000000).strip('b' * 2000000 ~ 'a') }}",
+        "{{ ('a' * 2000000) | trim('b' * 2000000 ~ 'a') }}",
+        "{{ ('a' * 4000000) | list | length }}",
+        "{{ ('a' * 4000000) | map('upper') | list | length }}",
+        "{{ ([[0]] * 60000) | sum(start=[]) }}",
+        "{{ range(99999) | list | tojson(separators=('a' * 1000000, ':')) }}",
+        "{{ [1] | tojson(indent='a' * 1000000) }}",
+        "{{ strftime_now('%99d' * 100000) }}",
+        "{% set a = ['a' * 4000000] %}{% set x %}" + "{{ a }}" * 500 + "{% endset %}",
+        "{% set n = namespace(x=(1,)) %}{% for i in range(99999) %}{% set n.x = (n.x,) %}{% endfor %}{{ {n.x: 1} }}",
     ],
 )  # fmt: skip
 def test_templates_that_would_fill_the_memory_are_stopped(source, monkeypatch):
@@ -267,6 +298,18 @@ def test_templates_that_would_fill_the_memory_are_stopped(source, monkeypatch):
     monkeypatch.setattr(template_sandbox, "MAX_MADE", 2**26)
     with pytest.raises(TokenizerError, match=r"was stopped: it (makes|computes|formats|indents|reaches)"):
         render_chat(source, HELLO)
+
+
+def test_all_that_a_template_may_keep_is_bounded_together(monkeypatch):
+    monkeypatch.setattr(template_sandbox, "MAX_MADE", 2**20)
+    source = "{% set a = range(9999) | list %}{% set b = range(9999) | list %}"
+    assert render_chat(source, HELLO) == ""
+    with pytest.raises(TokenizerError, match="1,048,576 characters in all"):
+        render_chat(
+            source
+            + "{% set c = a[:] %}{% set d = (a, b) + (a[1:], b[1:]) %}{% set e = a[2:] %}{% set f = 'a' * 262144 %}",
+            HELLO,
+        )
 
 
 def test_a_prompt_is_bounded_in_bytes(monkeypatch):
@@ -312,12 +355,48 @@ def test_filters_that_no_chat_needs_are_gone(name):
         "{% set x = 2 ** 2 %}",
         "{% set x = 'a' ~ messages %}",
         "{% set x %}{{ messages }}{% endset %}",
+        "{% set x %}{{ 1 }}{% endset %}",
+        "{% set x = messages == tools %}",
+        "{% set x = messages is mapping %}",
+        "{% set x = messages[0] %}",
+        "{% set x = messages[:] %}",
+        "{% set x = [] %}",
+        "{% set x = {'a': 1} %}",
     ],
 )
 def test_a_rendering_ends_when_its_time_is_up(source, monkeypatch):
     monkeypatch.setattr(template_sandbox, "MAX_SECONDS", -1.0)  # is up before the first step
     with pytest.raises(TokenizerError, match="takes longer"):
         render_chat(source, HELLO)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in [0, 1] recursive %}{% if not i %}{{ loop(range(2, 9999)) }}{% endif %}{% endfor %}",
+        "{% set x = range(9999) | select('in', []) | list %}",
+        "{% set x = range(9999) | map('string') | list %}",
+        "{% set x = range(9999) | select | list %}",
+        "{% for i in range(9999) | select %}{% endfor %}",
+    ],
+)
+def test_each_step_looks_at_the_clock(source, monkeypatch):
+    """Of a clock that goes on by a second whenever it is looked at, 1,000 s are enough for little else."""
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(template_sandbox, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(template_sandbox, "MAX_SECONDS", 1000)
+    assert render_chat("{% for i in range(900) %}{% endfor %}", HELLO) == ""
+    with pytest.raises(TokenizerError, match="takes longer"):
+        render_chat(source, HELLO)
+
+
+def test_a_rendering_is_bounded_in_any_thread(monkeypatch):
+    monkeypatch.setattr(template_sandbox, "MAX_SECONDS", 0.05)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with ThreadPoolExecutor(4) as threads:
+        renderings = [threads.submit(render_chat, endless, HELLO) for _ in range(4)]
+        assert render_chat("{{ messages[0].content }}", HELLO) == "Hello"
+        assert all("takes longer" in str(rendering.exception()) for rendering in renderings)
 
 
 def test_a_template_is_compiled_once(monkeypatch):

@@ -13,7 +13,7 @@ from mlx_core.errors import CacheError, InputError
 from mlx_core.generation.request import StopStrings, encode_prompt
 from mlx_core.testing import ScriptedModel, byte_tokenizer, tiny_model
 from mlx_core.text import Tokenizer
-from mlx_core.text.vocabulary import set_ends
+from mlx_core.text.vocabulary import set_end_tokens
 
 TOKENIZER = byte_tokenizer()
 EOS = TOKENIZER.eos_token_id
@@ -134,7 +134,7 @@ def test_every_end_token_of_the_tokenizer_ends_an_answer():
 
 def test_a_prompt_that_begins_with_bos_gets_no_second_one():
     backend = byte_tokenizer(("<eos>", "<bos>"))._backend
-    set_ends(backend, [backend.token_to_id("<bos>")])
+    set_end_tokens(backend, [backend.token_to_id("<bos>")])
     tokenizer = Tokenizer(backend, special_tokens={"eos_token": "<eos>", "bos_token": "<bos>"})
     plain, rendered = encode_prompt(tokenizer, "hi"), encode_prompt(tokenizer, "<bos>hi")
     assert plain == rendered

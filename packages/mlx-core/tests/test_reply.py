@@ -173,8 +173,8 @@ def test_any_json_comes_back_from_a_template_of_json(arguments):
 )
 @settings(max_examples=100, deadline=None)
 def test_values_come_back_by_their_schema_from_a_template_of_tags(template, arguments):
-    marks = ("</tool_call>", "</arg_value>", "</parameter>")
-    if any(mark in json.dumps(arguments, ensure_ascii=False) for mark in marks[1:]):
+    delimiters = ("</tool_call>", "</arg_value>", "</parameter>")
+    if any(delimiter in json.dumps(arguments, ensure_ascii=False) for delimiter in delimiters[1:]):
         return
     _, read = written_and_read(template, Reply("", "", (ToolCall("search", arguments, "call00000"),)))
     assert calls_of(read) == [("search", arguments)]
@@ -235,7 +235,7 @@ def test_nothing_is_lost(name, text, thinking_open):
         if not isinstance(event, ThinkingDelta)
     ).replace("\n", "")
     thought = "".join(event.text for event in events if isinstance(event, ThinkingDelta)).replace("\n", "")
-    # Thinking comes first: blocks that end with the closing mark, and begin with the opening one or in the prompt.
+    # Thinking comes first: blocks that end with the closing delimiter, and begin with the opening one or in the prompt.
     assert compact.endswith(rest)
     opening, closing = form.thinking
     *blocks, last = compact.removesuffix(rest).split(closing)
@@ -248,7 +248,7 @@ def test_nothing_is_lost(name, text, thinking_open):
 
 @given(text=texts)
 @settings(max_examples=200, deadline=None)
-def test_only_what_may_begin_a_mark_is_held_back(text):
+def test_only_what_may_begin_a_delimiter_is_held_back(text):
     parser = ReplyParser("hermes")
     seen = ""
     for character in text:
@@ -258,7 +258,7 @@ def test_only_what_may_begin_a_mark_is_held_back(text):
         if "<think>" in seen or "<tool_call>" in seen:
             break
         held = seen.lstrip("\n").removeprefix(reply.text).lstrip("\n")
-        assert any(mark.startswith(held) for mark in ("<think>", "<tool_call>"))
+        assert any(delimiter.startswith(held) for delimiter in ("<think>", "<tool_call>"))
 
 
 def test_text_is_shown_at_once():
@@ -307,7 +307,7 @@ def test_thinking_alone():
 
 
 @pytest.mark.parametrize("call", ['{"name": "f"}', "x"])
-def test_after_a_call_marks_of_thinking_are_text(call):
+def test_after_a_call_delimiters_of_thinking_are_text(call):
     reply = parse_reply(f"<tool_call>{call}</tool_call>\n<think>Hm.", format="hermes")
     assert (reply.text, reply.thinking) == ("<think>Hm.", "")
 
@@ -461,7 +461,7 @@ def test_qwen3_coder_writes_values_as_python_does():
         ("qwen3-coder", "<tool_call><function=f><parameter=a>%s</parameter></function></tool_call>"),
     ],
 )
-def test_a_value_may_hold_the_closing_mark(name, text):
+def test_a_value_may_hold_the_closing_delimiter(name, text):
     (call,) = parse_reply(text % "x</tool_call>y", format=name).tool_calls
     assert call.arguments == {"a": "x</tool_call>y"}
 
@@ -671,7 +671,7 @@ def test_a_package_registers_its_own(monkeypatch):
         register_format(ReplyFormat("mine"))
 
 
-def test_a_mark_that_cannot_grow_is_found_at_once():
+def test_a_delimiter_that_cannot_grow_is_found_at_once():
     assert find_delimiter("a<b>", ("<b>", "<longer>")) == (1, "<b>")
     assert find_delimiter("a<b", ("<b>", "<longer>")) == (1, None)
     assert find_delimiter("a<", ("<", "<<")) == (1, None)
@@ -684,17 +684,17 @@ def test_a_mark_that_cannot_grow_is_found_at_once():
     st.integers(0, 12),
 )
 @settings(max_examples=500, deadline=None)
-def test_a_mark_is_found_as_in_the_whole_text(text, marks, cut):
+def test_a_delimiter_is_found_as_in_the_whole_text(text, delimiters, cut):
     def search(whole):
-        """The first and longest mark."""
-        found = [(whole.find(mark), -len(mark), mark) for mark in marks if mark in whole]
+        """The first and longest delimiter."""
+        found = [(whole.find(delimiter), -len(delimiter), delimiter) for delimiter in delimiters if delimiter in whole]
         return (min(found)[0], min(found)[2]) if found else (len(whole), None)
 
-    assert find_delimiter(text, marks, final=True) == search(text)
-    at, mark = find_delimiter(text[:cut], marks)
-    if mark is not None:
-        assert (at, mark) == search(text)
+    assert find_delimiter(text, delimiters, final=True) == search(text)
+    at, delimiter = find_delimiter(text[:cut], delimiters)
+    if delimiter is not None:
+        assert (at, delimiter) == search(text)
     else:
         assert search(text)[0] >= min(at, len(text))
         held = text[:cut][at:]
-        assert not held or any(other.startswith(held) for other in marks)
+        assert not held or any(other.startswith(held) for other in delimiters)

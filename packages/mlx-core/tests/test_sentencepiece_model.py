@@ -196,7 +196,7 @@ A = message(1, text(1, "a"), score(-1))
         (b"", "exactly one of its pieces has to be the unknown token, found 0"),
         (A, "the unknown token, found 0"),
         (UNKNOWN + message(1, text(1, "?"), integer(3, 2)), "the unknown token, found 2"),
-        (UNKNOWN + A + A, "piece 2 is 'a', which stands there twice"),
+        (UNKNOWN + A + A, "piece 2 is 'a', which appears twice"),
         (UNKNOWN + message(1, score(1)), "piece 1 is '', which is empty"),
         (UNKNOWN + message(1, text(1, "b"), score(float("nan"))), "has the score nan"),
         (UNKNOWN + message(1, text(1, "b"), score(float("-inf"))), "has the score -inf"),

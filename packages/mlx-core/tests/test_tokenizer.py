@@ -13,8 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from mlx_core import TokenizerError
 from mlx_core.testing import byte_tokenizer
-from mlx_core.text import Tokenizer, load_tokenizer, tokenizer
-from mlx_core.text import expansion as text_growth
+from mlx_core.text import Tokenizer, expansion, load_tokenizer, tokenizer
 
 TEXTS = json.loads((Path(__file__).parent / "goldens" / "tokenizer" / "words.json").read_text(encoding="utf-8"))[
     "texts"
@@ -482,11 +481,11 @@ def test_prefixes_and_maps_count_for_what_they_add():
     def growth(*stages):
         backend = tokenizers.Tokenizer(models.BPE())
         backend.normalizer = normalizers.Sequence(list(stages))
-        return text_growth._growth(json.loads(backend.normalizer.__getstate__()))
+        return expansion._expansion(json.loads(backend.normalizer.__getstate__()))
 
     assert growth(normalizers.Prepend("▁"), normalizers.Replace(" ", "▁"), normalizers.NFKC()) == 3
     assert growth(normalizers.Replace("aaaa", "b")) == 1
     assert growth(normalizers.Prepend("x" * 640)) == 10
     assert growth(normalizers.Sequence([normalizers.Replace("a", "bb")]), normalizers.Replace("b", "ccc")) == 6
     # a map of one unit, to a text of seven bytes and one of two
-    assert text_growth._longest_replacement(b"\4\0\0\0" + bytes(4) + b"longest\0ab\0") == 7
+    assert expansion._longest_replacement(b"\4\0\0\0" + bytes(4) + b"longest\0ab\0") == 7

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_core.errors import InputError, MLXCoreError
-from mlx_core.terminal import exit_status, fail, note, progress, stdin
+from mlx_core.terminal import fail, note, progress, run_command, stdin
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
@@ -24,8 +24,7 @@ _MIC_BLOCK_MS = 100
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for an error (on stderr), 2 for wrong usage, 130 for Ctrl-C."""
-    args = _parser().parse_args(arguments)
-    return exit_status(lambda: args.run(args))
+    return run_command(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from mlx_core.errors import InputError
-from mlx_core.terminal import exit_status, note, progress, stdin
+from mlx_core.terminal import note, progress, run_command, stdin
 
 if TYPE_CHECKING:
     from .cloning import SpeechSegment, VoiceCloner
@@ -25,8 +25,7 @@ _EXACT_TEXT = "read text as the official front end does, its defects included; w
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 for an error (on stderr), 2 for wrong usage, 130 for Ctrl-C."""
-    args = _parser().parse_args(arguments)
-    return exit_status(lambda: args.run(args))
+    return run_command(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,7 +145,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     first_s = elapsed_s = 0.0
     samples = 0
     with sound_file(args.output, cloner.sample_rate) as write:
-        for chunk in cloner.stream(text, options, on_progress=progress("sentences", least=1)):
+        for chunk in cloner.stream(text, options, on_progress=progress("sentences", minimum=1)):
             elapsed_s = chunk.elapsed_s
             first_s = first_s or elapsed_s
             samples += len(chunk.samples)

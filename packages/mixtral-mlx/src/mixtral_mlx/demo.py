@@ -37,7 +37,10 @@ def as_mixtral(checkpoint: Checkpoint) -> Checkpoint:
     if table is not None:
         overrides = {_renamed(path): packing for path, packing in table.overrides.items()}
         table = QuantizationConfig(table.default, overrides)
-    return dataclasses.replace(checkpoint, config=config, weights=weights, quantization=table)
+    note = f"a Llama as a Mixtral: {_EXPERTS} experts, each its MLP, {_CHOSEN} for a token"
+    return dataclasses.replace(
+        checkpoint, config=config, weights=weights, quantization=table, notes=(*checkpoint.notes, note)
+    )
 
 
 def _renamed(name: str) -> str:

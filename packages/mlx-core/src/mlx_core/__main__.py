@@ -1,4 +1,4 @@
-"""`python -m mlx_core`: what is active here, and what was turned off and why."""
+"""`python -m mlx_core`: the backend in use, its settings, and the parts that are turned off, with the reasons."""
 
 from __future__ import annotations
 
@@ -9,67 +9,75 @@ import sys
 from typing import Any
 
 from . import backend
+from .terminal import add_json_option, run_command
 
 
 def report() -> dict[str, Any]:
-    """The backend in force, in plain values."""
-    wants = backend.current()
+    """The backend in use and its settings, as plain values."""
+    settings = backend.current()
     blas = backend.blas_status()
-    on_cpu = wants.name == "cpu"
+    on_cpu = settings.name == "cpu"
     return {
-        "backend": wants.name,
-        "device": wants.device_name,
+        "backend": settings.name,
+        "device": settings.device_name,
         "machine": platform.machine(),
         "isa": backend.instruction_sets() if on_cpu else [],
         "cpus": backend.available_cpus(),
-        "memory_bytes": wants.memory_bytes,
+        "memory_bytes": settings.memory_bytes,
         "mlx": backend.mlx_version(),
-        "compute_dtype": "checkpoint" if wants.compute_dtype is None else str(wants.compute_dtype).rpartition(".")[2],
-        "packed_weights": "stay packed" if wants.keep_packed else "are dequantised",
-        "dequantize_limit_bytes": wants.dequantize_limit_bytes,
+        "compute_dtype": "checkpoint"
+        if settings.compute_dtype is None
+        else str(settings.compute_dtype).rpartition(".")[2],
+        "packed_weights": "stay packed" if settings.keep_packed else "are dequantised",
+        "dequantize_limit_bytes": settings.dequantize_limit_bytes,
         "blas": blas.name if on_cpu else None,
         "blas_threads": blas.threads,
         "one_row": blas.one_row,
-        "fast_convolutions": wants.fast_convolutions,
-        "fast_elementwise": wants.fast_elementwise,
+        "fast_convolutions": settings.fast_convolutions,
+        "fast_elementwise": settings.fast_elementwise,
         "off": [blas.reason] if on_cpu and blas.reason else [],
         "switches": backend.switches_set(),
     }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m mlx_core", description="Show what is active on this machine.")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    args = parser.parse_args()
-    found = report()
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m mlx_core", description="Show the backend and its settings.")
+    add_json_option(parser)
+    parser.set_defaults(run=_show)
+    return run_command(parser)
+
+
+def _show(args: argparse.Namespace) -> int:
+    values = report()
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(values))
         return 0
     gib = 2**30
     rows = [
-        ("device", f"{found['backend']}: {found['device']} ({found['machine']}, {found['cpus']} processors)"),
-        ("instructions", " ".join(found["isa"]) or "not known"),
-        ("memory", f"{found['memory_bytes'] / gib:.1f} GiB"),
-        ("mlx", found["mlx"]),
-        ("dtype", found["compute_dtype"]),
-        ("packed weights", found["packed_weights"]),
+        ("device", f"{values['backend']}: {values['device']} ({values['machine']}, {values['cpus']} processors)"),
+        ("instructions", " ".join(values["isa"]) or "not known"),
+        ("memory", f"{values['memory_bytes'] / gib:.1f} GiB"),
+        ("mlx", values["mlx"]),
+        ("dtype", values["compute_dtype"]),
+        ("packed weights", values["packed_weights"]),
     ]
-    if found["backend"] == "cpu":
-        threads = "" if found["blas_threads"] is None else f", {found['blas_threads']} threads"
+    if values["backend"] == "cpu":
+        threads = "" if values["blas_threads"] is None else f", {values['blas_threads']} threads"
         rows[-1] = (
             "packed weights",
-            f"{found['packed_weights']}, up to {found['dequantize_limit_bytes'] / gib:.1f} GiB"
-            if found["packed_weights"] == "are dequantised"
-            else found["packed_weights"],
+            f"{values['packed_weights']}, up to {values['dequantize_limit_bytes'] / gib:.1f} GiB"
+            if values["packed_weights"] == "are dequantised"
+            else values["packed_weights"],
         )
         rows += [
-            ("blas", f"{found['blas']}{threads}"),
-            ("single rows", "through gemv" if found["one_row"] else "through gemm"),
-            ("convolutions", "through matrix products" if found["fast_convolutions"] else "MLX's own"),
-            ("elementwise", "vectorised" if found["fast_elementwise"] else "MLX's own"),
-            *(("turned off", reason) for reason in found["off"]),
+            ("blas", f"{values['blas']}{threads}"),
+            ("single rows", "through gemv" if values["one_row"] else "through gemm"),
+            ("convolutions", "through matrix products" if values["fast_convolutions"] else "MLX's own"),
+            ("elementwise", "vectorised" if values["fast_elementwise"] else "MLX's own"),
+            *(("turned off", reason) for reason in values["off"]),
         ]
-    rows += [("switch", f"{name}={value}") for name, value in found["switches"].items()]
+    rows += [("switch", f"{name}={value}") for name, value in values["switches"].items()]
     for name, value in rows:
         print(f"{name:15} {value}")
     return 0

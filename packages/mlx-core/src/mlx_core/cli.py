@@ -1,6 +1,7 @@
-"""The command that every language-model package has: generate, chat, convert, bench, perplexity.
+"""The command of every language-model package: generate, chat, convert, bench, perplexity.
 
-A package's own `cli.py` names itself and its default model. Results go to stdout; statistics and progress go to stderr.
+A package's own `cli.py` gives the command's name and its default model. Results go to stdout, statistics and progress to
+stderr.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from .cache import KeyValueCache, RotatingKVCache, quantize_cache
 from .checkpoints import Checkpoint
 from .config import QUANTIZATION_MODES
+from .engines import engine_names
 from .errors import InputError, MissingCheckpointError, MLXCoreError
 from .generation import (
     ChatSession,
@@ -28,19 +30,21 @@ from .generation import (
     stream_generate,
 )
 from .models import RECIPES, CausalLM, convert_model, load, load_model
-from .terminal import exit_status, fail, note, progress, stdin
+from .terminal import add_json_option, fail, note, progress, run_command, stdin
 from .text import ReplyParser, Tokenizer, reply_format
 
-# What a command fills in by itself.
-_OWN_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "template"})
+_RESERVED_VARIABLES = frozenset({"messages", "tools", "add_generation_prompt", "template"})  # of a chat template
+
+
+_DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Family:
-    """What a package's command is called, and the model that it runs when none is named.
+    """The command of a package: its name, and the model that it runs by default.
 
-    `default_model` gives its path or raises MLXCoreError, None where there is none; `adapt` is what `load` makes of its
-    checkpoint.
+    `default_model` returns the model's path, or raises MLXCoreError; None for a package without one. `adapt` is passed to
+    `load` with that model.
     """
 
     command: str
@@ -50,38 +54,31 @@ class Family:
 
 
 def main(family: Family, arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 for an error (printed on stderr), 2 for wrong usage, 130 for
-    Ctrl-C.
-    """
-    args = _parser(family).parse_args(arguments)
-    return exit_status(lambda: args.run(family, args))
+    """Run the command; returns the exit status: 0, 1 for an error (printed on stderr), 130 for Ctrl-C."""
+    return run_command(_parser(family), arguments)
 
 
-def _parser(family: Family) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=family.command, description=family.description)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    model = argparse.ArgumentParser(add_help=False)
-    group = model.add_argument_group("model")
+def _add_model_options(parser: argparse.ArgumentParser, family: Family) -> None:
+    group = parser.add_argument_group("model")
     default = " (default: the embedded demonstration model)" if family.default_model else ""
     ids = "org/name, org/name:Q4_K_M of GGUF files, modelscope:org/name"
     group.add_argument("--model", help=f"folder, .gguf file or hub id: {ids}{default}")
-    group.add_argument(
-        "--dtype", choices=["float32", "float16", "bfloat16"], help="compute dtype (default: the backend's)"
-    )
+    group.add_argument("--dtype", choices=_DTYPES, help="compute dtype (default: the backend's)")
     group.add_argument("--quantize", type=int, metavar="BITS", help="pack the weights at load")
     group.add_argument(
         "--keep-packed",
         action=argparse.BooleanOptionalAction,
         help="keep packed weights packed, or dequantise them (default: the backend's choice)",
     )
-
-    sampling = argparse.ArgumentParser(add_help=False)
-    group = sampling.add_argument_group("sampling")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="length of an answer (default: 256; chat: 1024)")
     group.add_argument(
-        "--temp", type=float, dest="temperature", help="temperature; 0 takes the best token (default: 0)"
+        "--engine", default="auto", help=f"who runs the model: {', '.join(engine_names())} or auto (default: auto)"
     )
+
+
+def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="length of an answer (default: 256; chat: 1024)")
+    group.add_argument("--temp", type=float, dest="temperature", help="temperature; 0 is greedy (default: 0)")
     group.add_argument("--top-p", type=float)
     group.add_argument("--top-k", type=int)
     group.add_argument("--min-p", type=float)
@@ -94,10 +91,11 @@ def _parser(family: Family) -> argparse.ArgumentParser:
     group.add_argument("--seed", type=int, help="the same seed gives the same answer")
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     group.add_argument("--min-tokens", type=int, metavar="N")
-    group.add_argument("--thinking-budget", type=int, metavar="N", help="close a block of thinking after N tokens")
+    group.add_argument("--thinking-budget", type=int, metavar="N", help="close a thinking block after N tokens")
 
-    prompting = argparse.ArgumentParser(add_help=False)
-    group = prompting.add_argument_group("prompt")
+
+def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompt")
     group.add_argument("--system", help="system message")
     group.add_argument(
         "--template-variable",
@@ -107,34 +105,54 @@ def _parser(family: Family) -> argparse.ArgumentParser:
         help="a variable of the chat template, such as enable_thinking=false; may be repeated",
     )
 
-    running = argparse.ArgumentParser(add_help=False)
-    group = running.add_argument_group("speed and memory")
-    group.add_argument("--kv-bits", type=int, metavar="BITS", help="keep the cache quantised (4 or 8 as a rule)")
-    group.add_argument(
-        "--kv-group-size", type=int, default=64, metavar="N", help="of the quantised cache (default: 64)"
-    )
+
+def _add_cache_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("KV cache")
+    group.add_argument("--kv-bits", type=int, metavar="BITS", help="quantise the cache, usually to 4 or 8 bits")
+    group.add_argument("--kv-group-size", type=int, default=64, metavar="N", help="with --kv-bits (default: 64)")
     group.add_argument("--max-kv-size", type=int, metavar="N", help="keep the first 4 and the latest tokens, N in all")
 
-    drafting = argparse.ArgumentParser(add_help=False)
-    group = drafting.add_argument_group("speculation (the answer stays the same)")
-    either = group.add_mutually_exclusive_group()
-    either.add_argument("--draft-model", metavar="MODEL", help="a smaller model of the same vocabulary guesses ahead")
-    either.add_argument(
-        "--prompt-lookup", type=int, nargs="?", const=3, metavar="NGRAM", help="guess that text repeats (default: 3)"
-    )
-    group.add_argument("--draft-tokens", type=int, metavar="N", help="how many tokens to guess (default: the draft's)")
 
-    command = commands.add_parser(
-        "generate", parents=[model, sampling, prompting, running, drafting], help="answer one prompt"
+def _add_draft_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("speculative decoding (the answer stays the same)")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--draft-model", metavar="MODEL", help="a smaller model with the same vocabulary")
+    either.add_argument(
+        "--prompt-lookup",
+        type=int,
+        nargs="?",
+        const=3,
+        metavar="NGRAM",
+        help="propose repetitions of text (default: 3)",
     )
+    group.add_argument("--draft-tokens", type=int, metavar="N", help="tokens to propose at once (default: the draft's)")
+
+
+def _parser(family: Family) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=family.command, description=family.description)
+    parser.set_defaults(family=family)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("generate", help="answer one prompt")
+    _add_model_options(command, family)
+    _add_sampling_options(command)
+    _add_prompt_options(command)
+    _add_cache_options(command)
+    _add_draft_options(command)
     command.add_argument("prompt", help="the prompt, or - to read it from standard input")
     command.add_argument("--raw", action="store_true", help="continue the prompt as it is, without a chat template")
-    command.add_argument("--tools", metavar="FILE", help="JSON schemas of functions that the model may call, in a list")
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument(
+        "--tools", metavar="FILE", help="a JSON list of the schemas of functions that the model may call"
+    )
+    add_json_option(command)
     command.add_argument("--quiet", action="store_true", help="no statistics")
     command.set_defaults(run=_generate)
 
-    command = commands.add_parser("chat", parents=[model, sampling, prompting, running], help="hold a conversation")
+    command = commands.add_parser("chat", help="hold a conversation")
+    _add_model_options(command, family)
+    _add_sampling_options(command)
+    _add_prompt_options(command)
+    _add_cache_options(command)
     command.add_argument("--quiet", action="store_true", help="no statistics")
     command.set_defaults(run=_chat)
 
@@ -146,32 +164,36 @@ def _parser(family: Family) -> argparse.ArgumentParser:
     command.add_argument("--mode", choices=sorted(QUANTIZATION_MODES), help="quantisation mode (default: affine)")
     command.add_argument("--recipe", choices=sorted(RECIPES), help="more bits where they matter most")
     command.add_argument("--dequantize", action="store_true", help="unpack quantised weights first")
-    command.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="cast (default: as it is)")
+    command.add_argument("--dtype", choices=_DTYPES, help="cast (default: as it is)")
     command.add_argument("--max-shard-gb", type=float, default=5, metavar="N", help="size of a file (default: 5)")
     command.set_defaults(run=_convert)
 
-    command = commands.add_parser("bench", parents=[model], help="measure prefill and decode speed")
+    command = commands.add_parser("bench", help="measure prefill and decode speed")
+    _add_model_options(command, family)
     command.add_argument("--prompt-tokens", type=int, default=512, metavar="N")
     command.add_argument("--generate-tokens", type=int, default=128, metavar="N")
     command.add_argument("--rounds", type=int, default=5, metavar="N")
     command.add_argument("--compare", action="append", default=[], choices=["mlx-lm"], help="alternate with a peer")
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json_option(command)
     command.set_defaults(run=_bench)
 
-    command = commands.add_parser("perplexity", parents=[model, running], help="measure how well a text is predicted")
+    command = commands.add_parser("perplexity", help="measure how well a text is predicted")
+    _add_model_options(command, family)
+    _add_cache_options(command)
     command.add_argument("file", help="a UTF-8 text file, or - for standard input")
     command.add_argument("--window", type=int, metavar="N", help="tokens read at once (default: 1024, or the context)")
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_json_option(command)
     command.set_defaults(run=_perplexity)
     return parser
 
 
-def _generate(family: Family, args: argparse.Namespace) -> int:
-    prompt = stdin().read() if args.prompt == "-" else args.prompt
+def _generate(args: argparse.Namespace) -> int:
+    # a pipe's last line ends with a newline, which isn't part of what was asked
+    prompt = stdin().read().removesuffix("\n") if args.prompt == "-" else args.prompt
     if not prompt.strip() and not args.raw:
         raise InputError("the prompt is empty: there is nothing to answer.")
     params, tools = _params(args), _tools(args)
-    model, tokenizer, _ = _load(family, args)
+    model, tokenizer, _ = _load(args)
     parser = None
     if args.raw or not tokenizer.has_chat_template:
         tokens = tokenizer.encode(prompt)
@@ -189,7 +211,7 @@ def _generate(family: Family, args: argparse.Namespace) -> int:
         params=params,
         cache=_cache(model, args),
         draft=_draft(args),
-        on_progress=progress("prompt tokens", least=2048),
+        on_progress=progress("prompt tokens", minimum=2048),
         shown_special_tokens=parser.format.special_tokens if parser else (),
     ) as generation:
         texts, reason = [], "length"
@@ -220,11 +242,11 @@ def _tools(args: argparse.Namespace) -> list[dict[str, Any]] | None:
     except (OSError, ValueError) as error:
         raise InputError(f"{args.tools} can't be read as JSON: {error}.") from error
     if not isinstance(tools, list):
-        raise InputError(f"{args.tools} holds a {type(tools).__name__}; expected a list of functions' JSON schemas.")
+        raise InputError(f"{args.tools} holds a {type(tools).__name__}; expected a list of JSON schemas of functions.")
     return tools
 
 
-def _convert(family: Family, args: argparse.Namespace) -> int:
+def _convert(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     given = {"bits": args.bits, "group_size": args.group_size, "mode": args.mode, "recipe": args.recipe}
     if not 0 < args.max_shard_gb < 2**20:
@@ -236,7 +258,7 @@ def _convert(family: Family, args: argparse.Namespace) -> int:
         dtype=args.dtype,
         dequantize=args.dequantize,
         max_shard_bytes=int(args.max_shard_gb * 2**30),
-        on_progress=progress("bytes", least=2**28),
+        on_progress=progress("bytes", minimum=2**28),
     )
     note(f"{report}")
     note(f"{report.bits_per_weight:.2f} bits per weight, {time.perf_counter() - started:.1f} s")
@@ -249,14 +271,15 @@ def _draft(args: argparse.Namespace) -> Draft | None:
     if args.prompt_lookup is not None:
         return PromptLookup(args.prompt_lookup, **tokens)
     if args.draft_model is not None:
-        return DraftModel(load_model(args.draft_model, dtype=args.dtype, keep_packed=args.keep_packed), **tokens)
+        settings = {"dtype": args.dtype, "keep_packed": args.keep_packed, "engine": args.engine}
+        return DraftModel(load_model(args.draft_model, **settings), **tokens)
     if tokens:
         raise InputError("--draft-tokens needs a draft: give --draft-model or --prompt-lookup.")
     return None
 
 
 def _cache(model: CausalLM, args: argparse.Namespace) -> list[KeyValueCache]:
-    """A cache as the options want it."""
+    """An empty cache with the options of the command line."""
     cache = model.make_cache()
     if args.max_kv_size is not None:
         sinks = min(4, args.max_kv_size - 1)
@@ -264,9 +287,9 @@ def _cache(model: CausalLM, args: argparse.Namespace) -> list[KeyValueCache]:
     return cache if args.kv_bits is None else quantize_cache(cache, bits=args.kv_bits, group_size=args.kv_group_size)
 
 
-def _chat(family: Family, args: argparse.Namespace) -> int:
+def _chat(args: argparse.Namespace) -> int:
     params = _params(args, max_tokens=1024)
-    model, tokenizer, _ = _load(family, args)
+    model, tokenizer, _ = _load(args)
     session = ChatSession(
         model,
         tokenizer,
@@ -277,7 +300,7 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
     )
     interactive = stdin().isatty()
     if interactive:
-        note("Ctrl-C ends an answer, /reset the conversation, Ctrl-D or /exit the program.")
+        note("Ctrl-C stops an answer, /reset starts a new conversation, Ctrl-D or /exit leaves.")
     while True:
         try:
             line = input("> " if interactive else "")
@@ -293,26 +316,26 @@ def _chat(family: Family, args: argparse.Namespace) -> int:
             continue
         if not line.strip():
             continue
-        answer = session.send(line, on_progress=progress("prompt tokens", least=2048))
+        chunks = session.send(line, on_progress=progress("prompt tokens", minimum=2048))
         try:
-            for chunk in answer:
+            for chunk in chunks:
                 print(chunk.text, end="", flush=True)
         except KeyboardInterrupt:
             note(" [interrupted]")
-        except MLXCoreError as error:  # the history stays: a shorter message may do, or /reset
+        except MLXCoreError as error:  # the history stays: a shorter message may work, or /reset
             fail(error)
         finally:
-            answer.close()
+            chunks.close()
         print()
         if not args.quiet and session.stats is not None:
             note(_summary(session.stats))
 
 
-def _bench(family: Family, args: argparse.Namespace) -> int:
+def _bench(args: argparse.Namespace) -> int:
     from .bench import PEERS, bench  # NumPy takes longer to import than all of the above
 
     start = time.perf_counter()
-    model, _, config = _load(family, args)
+    model, _, config = _load(args)
     load_s = time.perf_counter() - start
     result = bench(
         model,
@@ -336,23 +359,23 @@ def _bench(family: Family, args: argparse.Namespace) -> int:
             for median, (low, high) in ((speeds.prefill, speeds.prefill_range), (speeds.decode, speeds.decode_range))
         ]
         print(f"{name:10}{cells[0]:>26}{cells[1]:>26}")
-    for what, ratio in sorted(result.ratios.items(), reverse=True):
-        print(f"ours {what}: {ratio:.2f}x (median of {result.rounds} rounds)")
+    for name, ratio in sorted(result.ratios.items(), reverse=True):
+        print(f"ours {name}: {ratio:.2f}x (median of {result.rounds} rounds)")
     return 0
 
 
-def _perplexity(family: Family, args: argparse.Namespace) -> int:
+def _perplexity(args: argparse.Namespace) -> int:
     try:
         text = stdin().read() if args.file == "-" else Path(args.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{args.file} can't be read as UTF-8 text: {error}.") from error
-    model, tokenizer, _ = _load(family, args)
+    model, tokenizer, _ = _load(args)
     result = perplexity(
         model,
         tokenizer.encode(text),
         window=args.window,
         make_cache=lambda: _cache(model, args),
-        on_progress=progress("tokens", least=2048),
+        on_progress=progress("tokens", minimum=2048),
     )
     if args.json:
         print(json.dumps({"perplexity": result.perplexity, "nll": result.nll, "tokens": result.tokens}))
@@ -361,22 +384,25 @@ def _perplexity(family: Family, args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(family: Family, args: argparse.Namespace) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
+def _load(args: argparse.Namespace) -> tuple[CausalLM, Tokenizer, dict[str, Any]]:
+    family: Family = args.family
     path, adapt = args.model, None
     if path is None:
         if family.default_model is None:
             raise MissingCheckpointError(
-                f"no model was named, and {family.command} has no demonstration model: no package registry carries weights of "
+                f"no model was given, and {family.command} has no demonstration model: no package registry has weights of "
                 "this family. Give --model a folder, a .gguf file or a hub id (org/name)."
             )
         path, adapt = family.default_model(), family.adapt
-    loaded = load(path, dtype=args.dtype, quantize=args.quantize, keep_packed=args.keep_packed, adapt=adapt)
+    loaded = load(
+        path, dtype=args.dtype, quantize=args.quantize, keep_packed=args.keep_packed, engine=args.engine, adapt=adapt
+    )
     note(f"{loaded[0].load_report}")
     return loaded
 
 
 def _params(args: argparse.Namespace, **defaults: Any) -> SamplingParams:
-    """The sampling parameters that were given, the others at their defaults."""
+    """The sampling parameters of the command line; the others have their defaults."""
     names = [field.name for field in fields(SamplingParams)]
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     return SamplingParams(**{**defaults, **given})
@@ -392,7 +418,7 @@ def _template_variables(args: argparse.Namespace) -> dict[str, Any]:
             raise InputError(
                 f"--template-variable takes NAME=JSON, such as enable_thinking=false; got {entry!r}."
             ) from error
-        if not (equals and name.isidentifier()) or name in _OWN_VARIABLES:
+        if not (equals and name.isidentifier()) or name in _RESERVED_VARIABLES:
             raise InputError(f"--template-variable takes NAME=JSON, such as enable_thinking=false; got {entry!r}.")
     return variables
 
@@ -407,5 +433,9 @@ def _summary(stats: GenerationStats) -> str:
     return (
         f"prompt {stats.prompt_tokens} tokens{cached}, {stats.prefill_tokens_per_s:.1f} tok/s; "
         f"generated {stats.generated_tokens}, {stats.decode_tokens_per_s:.1f} tok/s"
-        + (f"; accepted {stats.acceptance_rate:.0%} of {stats.drafted_tokens} guesses" if stats.drafted_tokens else "")
+        + (
+            f"; accepted {stats.acceptance_rate:.0%} of {stats.drafted_tokens} drafted tokens"
+            if stats.drafted_tokens
+            else ""
+        )
     )

@@ -1,4 +1,4 @@
-"""Many prompts at once: left-padded, each row with its own parameters, seed and end."""
+"""Batched generation: left-padded prompts, each with its own parameters, seed and end."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class BatchChunk:
 class BatchGenerate:
     """An iterator over the chunks of the answers to several prompts, and a context manager that ends it.
 
-    Prompts are taken in groups of `batch_size`, those of like length together. Within a group each step computes one
-    token for every row, and a row that has ended leaves. Each answer is what `Generate` would give, as far as the
-    rounding of a batch's matrix products leaves the choice of tokens alone; a row's seed and parameters are its own.
+    Prompts are computed in groups of up to `batch_size`, sorted by length. Each step computes one token for every row of
+    a group, and rows that have ended are removed. Each answer is that of `Generate`, unless the rounding of a batch's
+    matrix products changes the choice of a token; each row has its own seed and parameters.
 
-    params: one for all prompts, or one for each. make_cache: gives the cache of one sequence in place of
-    `model.make_cache`, for instance a quantised one. on_progress: called with (prompt tokens done, prompt tokens in
-    all, blanks included) as prompts are computed.
+    params: one for all prompts, or one for each. make_cache: makes the cache of one sequence instead of
+    `model.make_cache`, for example a quantised one. on_progress: called with (prompt tokens done, prompt tokens in all),
+    padding included.
     """
 
     def __init__(
@@ -69,25 +69,25 @@ class BatchGenerate:
             raise InputError(f"params are one for all prompts, or one for each: got {len(params)} for {len(prompts)}.")
         self._model = model
         vocab_size = model.vocab_size
-        self.answers: list[GenerationState] = []
+        self._states: list[GenerationState] = []
         for index, (prompt, chosen) in enumerate(zip(prompts, params, strict=True)):
             try:
                 tokens = encode_prompt(tokenizer, prompt, vocab_size=vocab_size)
-                self.answers.append(GenerationState(model, tokenizer, tokens, chosen))
+                self._states.append(GenerationState(model, tokenizer, tokens, chosen))
             except InputError as error:
                 raise InputError(f"prompt {index}: {error}") from error
         self._make_cache = make_cache or model.make_cache
         self._step_size = prefill_step_size
         self._on_progress = on_progress
-        # RoPE that depends on the length of the sequence knows only one length.
+        # A RoPE that depends on the sequence's length can't serve rows of different lengths.
         self._groups = self._grouped(1 if model.requires_full_prefill else batch_size)
-        self._widths = [max(len(self.answers[i].prompt) for i in group) * len(group) for group in self._groups]
+        self._widths = [max(len(self._states[i].prompt) for i in group) * len(group) for group in self._groups]
         self._chunks = self._run()
 
     def _grouped(self, size: int) -> list[list[int]]:
-        """The prompts' indices, in groups of like length; long ones first, which shows early what doesn't fit."""
-        wanted = [i for i, answer in enumerate(self.answers) if answer.limit]
-        order = sorted(wanted, key=lambda i: -len(self.answers[i].prompt))
+        """The prompts' indices in groups of similar length, the longest first, so that running out of memory shows early."""
+        wanted = [i for i, state in enumerate(self._states) if state.limit]
+        order = sorted(wanted, key=lambda i: -len(self._states[i].prompt))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def __iter__(self) -> Self:
@@ -108,10 +108,10 @@ class BatchGenerate:
 
     def results(self) -> list[GenerationResult]:
         """The rest of the answers, in the prompts' order."""
-        chunks: list[list[GenerationChunk]] = [[] for _ in self.answers]
+        chunks: list[list[GenerationChunk]] = [[] for _ in self._states]
         for entry in self:
             chunks[entry.index].append(entry.chunk)
-        return [answer.result(parts) for answer, parts in zip(self.answers, chunks, strict=True)]
+        return [state.result(parts) for state, parts in zip(self._states, chunks, strict=True)]
 
     def _run(self) -> Generator[BatchChunk, None, None]:
         with backend.wired():
@@ -119,10 +119,10 @@ class BatchGenerate:
                 yield from self._run_group(group, sum(self._widths[:number]))
 
     def _run_group(self, rows: list[int], done: int) -> Iterator[BatchChunk]:
-        """The chunks of the answers at these indices, `done` prompt tokens having been reported before them."""
+        """The chunks of the answers at these indices; `done`: prompt tokens that were reported before."""
         for i in rows:
-            self.answers[i].start()
-        prompts = [self.answers[i].prompt for i in rows]
+            self._states[i].start()
+        prompts = [self._states[i].prompt for i in rows]
         length = max(map(len, prompts))
         blanks = [length - len(prompt) for prompt in prompts]
         tokens = mx.array([[0] * count + prompt for count, prompt in zip(blanks, prompts, strict=True)])
@@ -133,14 +133,14 @@ class BatchGenerate:
         first = 0 if self._model.requires_full_prefill else length - 1
         prefill(self._model, tokens[:, :first], cache, self._step_size, length, self._progress(done, len(rows)))
         for i in rows:
-            self.answers[i].prefilled()
+            self._states[i].prefilled()
         drawn = self._step(rows, tokens[:, first:], cache)
         while rows:
-            more = any(len(self.answers[i].tokens) + 1 < self.answers[i].limit for i in rows)
+            more = any(len(self._states[i].tokens) + 1 < self._states[i].limit for i in rows)
             following = self._step(rows, drawn[0][:, None], cache) if more else None
             left = []
             for row, (i, token) in enumerate(zip(rows, cast(list[int], drawn[0].tolist()), strict=True)):
-                chunk = self.answers[i].add(token, drawn[1][row])
+                chunk = self._states[i].add(token, drawn[1][row])
                 yield BatchChunk(i, chunk)
                 if chunk.finish_reason is None:
                     left.append(row)
@@ -155,9 +155,9 @@ class BatchGenerate:
     def _step(
         self, rows: list[int], tokens: mx.array, cache: Sequence[KeyValueCache]
     ) -> tuple[mx.array, list[LazyLogprobs | None]]:
-        """Tokens `[B, n]` -> each row's next one `[B]`, on its way."""
+        """Tokens `[B, n]` -> each row's next one `[B]`, being computed."""
         logits = self._model(tokens, cache)
-        drawn, logprobs = draw_rows([self.answers[i].sampler for i in rows], logits[:, -1])
+        drawn, logprobs = draw_rows([self._states[i].sampler for i in rows], logits[:, -1])
         mx.async_eval(drawn, *(array for entry in logprobs if entry is not None for array in entry.arrays))
         return drawn, logprobs
 
@@ -192,8 +192,8 @@ def generate_batch(
     on_progress: OnProgress | None = None,
     **settings: Any,
 ) -> list[GenerationResult]:
-    """The answers to several prompts, in their order. Takes what `BatchGenerate` takes, and sampling settings as
-    keywords, which hold for all.
+    """The answers to several prompts, in their order, with the arguments of `BatchGenerate`; fields of `SamplingParams`
+    can be given as keywords, for all prompts.
     """
     if params is None or isinstance(params, SamplingParams):
         params = sampling_params(params, settings)

@@ -1,4 +1,4 @@
-"""A conversation whose history stays in the cache, so that each turn computes only what is new."""
+"""Conversations that keep their history in the KV cache, so that each turn computes only its new tokens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .sampler import SamplingParams
 
 
 class ChatSession:
-    """Messages, and a cache that holds the tokens of as many of them as have been computed.
+    """A conversation: its messages, and a cache with their tokens.
 
-    Thinking and tool calls are told apart from the text of an answer: after each turn `reply` holds them, and the
-    history what the chat template wants of them. An answer that is broken off (by closing its iterator, or Ctrl-C)
-    stays in the history as far as it came.
+    Thinking and tool calls are parsed: after each turn `reply` has the parts of the answer, and `messages` has the
+    answer as the chat template takes it. An answer that is stopped early (by closing its iterator, or Ctrl-C) stays in
+    the history as far as it was generated.
 
-    tools: JSON schemas of functions that the model may call; give the results to `send` as `tool_message`s.
-    template_variables: what else the template reads. make_cache: gives the cache in place of `model.make_cache`.
+    tools: JSON schemas of functions that the model may call; send their results as `tool_message`s.
+    template_variables: further variables of the chat template. make_cache: used instead of `model.make_cache`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ChatSession:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the conversation, but not the system message."""
+        """Start a new conversation with the same system message."""
         self.messages: list[dict[str, Any]] = [{"role": "system", "content": self._system}] if self._system else []
         self._cache: list[KeyValueCache] = self._make_cache()
         self._cached: list[int] = []
@@ -57,8 +57,10 @@ class ChatSession:
     def send(
         self, text: str | Sequence[Message], on_progress: OnProgress | None = None
     ) -> Generator[GenerationChunk, None, None]:
-        """The answer to what the user says, or to messages (results of tools), chunk by chunk, marks and all; `reply`
-        then tells its parts apart. A turn that fails before its first chunk leaves the history as it was.
+        """Generate the answer to the user's text, or to messages such as results of tools, chunk by chunk.
+
+        The chunks include the delimiters of thinking and tool calls; afterwards `reply` has the parts. A turn that fails
+        before its first chunk leaves the history unchanged.
         """
         before = len(self.messages)
         self.messages += [{"role": "user", "content": text}] if isinstance(text, str) else [dict(m) for m in text]
@@ -100,9 +102,7 @@ class ChatSession:
                 del self.messages[before:]
 
     def _reuse(self, tokens: list[int]) -> int:
-        """Cut the cache to what it shares with `tokens`, which keeps at least one to compute; returns how many that
-        is.
-        """
+        """Trim the cache to the prefix that it shares with `tokens`, all but the last at most; returns its length."""
         limit = min(len(self._cached), len(tokens) - 1)
         shared = next((i for i in range(limit) if self._cached[i] != tokens[i]), limit)
         surplus = len(self._cached) - shared

@@ -1,4 +1,4 @@
-"""How well a model predicts a text."""
+"""Perplexity of a model on a text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..engines import LanguageModel
 from ..errors import InputError
 from .request import encode_prompt
 
-_BLOCK = 256
+_BLOCK = 256  # terms of a sum
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ def perplexity(
     make_cache: Callable[[], Sequence[KeyValueCache]] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Perplexity:
-    """Perplexity of a text, read in windows that don't overlap: each token is predicted from those before it in its
-    window, of 1024 tokens where the model's context allows.
+    """Perplexity of a text: each token is predicted from those before it in its window.
 
-    make_cache: what the tokens of a window go through, for instance quantised caches; None for none. A window's first
-    token is given, except that it's the previous window's last one, so every token but the text's
-    first counts. Raises InputError for fewer than two tokens.
+    Windows have `window` tokens (None: 1024, or the model's context if that is shorter). Each begins with the last token
+    of the one before, so that every token of the text except the first is predicted once. make_cache: the caches of a
+    window, such as quantised ones; None for no cache. on_progress: called with (tokens done, tokens in all) after each
+    window. Raises InputError for fewer than two tokens, for token ids outside the vocabulary and for a bad window.
     """
     if len(tokens) < 2:
         raise InputError(f"perplexity needs at least two tokens: one to predict the other from; got {len(tokens)}.")
@@ -68,10 +68,10 @@ def perplexity(
 def _log_normalizer(logits: mx.array) -> mx.array:
     """Logsumexp over the last axis of fp32 `[n, V]`, summed in blocks.
 
-    MLX's CPU sums one after the other: over a vocabulary that costs 1e-4 nats, always to the same side.
+    MLX's CPU backend adds one after the other: over a vocabulary that costs 1e-4 nats, always with the same sign.
     """
-    best = mx.max(logits, axis=-1, keepdims=True)
-    terms = mx.exp(logits - best)
+    largest = mx.max(logits, axis=-1, keepdims=True)
+    terms = mx.exp(logits - largest)
     terms = mx.pad(terms, [(0, 0), (0, -terms.shape[-1] % _BLOCK)])
     blocks = mx.sum(terms.reshape(terms.shape[0], -1, _BLOCK), axis=-1)
-    return mx.log(mx.sum(blocks, axis=-1)) + best[:, 0]
+    return mx.log(mx.sum(blocks, axis=-1)) + largest[:, 0]

@@ -1,4 +1,4 @@
-"""Text from a model: chunked prefill, then one token at a time, the next one computed while the last is being shown."""
+"""Generation for one prompt: chunked prefill, then one token at a time, computed while the one before is shown."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from .speculative import Draft, Speculation
 class Generate:
     """An iterator over the chunks of an answer, and a context manager that ends it.
 
-    prompt: text, which the tokenizer encodes with its special tokens, or token ids. cache: what `model.make_cache()`
-    gives, perhaps with earlier tokens in it, which the prompt continues. sampler: draws in place of the parameters'
-    filters. on_progress: called with (tokens done, tokens in all) after each chunk of `prefill_step_size` prompt
-    tokens. draft: what proposes tokens that the model only verifies; see `SpeculativeGenerate`.
-    shown_special_tokens: special tokens that are text of the answer, such as marks of tool calls (`ReplyFormat`); the
-    others are not shown.
+    prompt: text, which the tokenizer encodes with its special tokens, or token ids. cache: from `model.make_cache()`,
+    possibly with earlier tokens, which the prompt continues. sampler: used instead of the parameters' filters and draw.
+    on_progress: called with (tokens done, tokens in all) after each chunk of `prefill_step_size` prompt tokens. draft: a
+    model or a `PromptLookup` that proposes tokens for the model to verify; see `SpeculativeGenerate`.
+    shown_special_tokens: special tokens that are part of the text, such as delimiters of tool calls (`ReplyFormat`);
+    others aren't shown.
 
-    However it ends (the last chunk, `close`, an exception, Ctrl-C), the cache then holds the earlier tokens, the
-    prompt and what was generated, all but the last token, which is what a next call has to start with;
-    `cache[0].offset` counts them. A cache that has dropped tokens can't give back the last one and holds that as
-    well; one that can't give back what was on its way when it was interrupted is emptied.
+    However it ends (the last chunk, `close`, an exception, Ctrl-C), the cache then holds the earlier tokens, the prompt
+    and the generated tokens except the last one, with which the next prompt has to begin; `cache[0].offset` is their
+    number. A cache that has dropped tokens can't remove the last one and keeps it; a cache that can't remove tokens that
+    were being computed when it was interrupted is emptied.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Generate:
         self._model = model
         tokens = encode_prompt(tokenizer, prompt, vocab_size=model.vocab_size)
         self._cache = list(model.make_cache() if cache is None else cache)
-        self._answer = GenerationState(
+        self._state = GenerationState(
             model,
             tokenizer,
             tokens,
@@ -73,14 +73,14 @@ class Generate:
             sampler=sampler,
             shown_special_tokens=shown_special_tokens,
         )
-        self._speculation = None if draft is None else Speculation(model, self._cache, draft, self._answer)
+        self._speculation = None if draft is None else Speculation(model, self._cache, draft, self._state)
         self._step_size = prefill_step_size
         self._on_progress = on_progress
         self._chunks = self._run()
 
     @staticmethod
     def builder() -> GenerateBuilder:
-        """Set up a generation step by step."""
+        """A builder for a generation."""
         return GenerateBuilder()
 
     def __iter__(self) -> Self:
@@ -102,13 +102,13 @@ class Generate:
         self._chunks.close()
 
     def response(self) -> Response:
-        """The rest of the answer, in one piece."""
+        """The rest of the answer, as text and token ids."""
         chunks = list(self)
         return Response("".join(chunk.text for chunk in chunks), [chunk.token for chunk in chunks])
 
     def result(self) -> GenerationResult:
-        """The rest of the answer, with what is known about it."""
-        return self._answer.result(list(self))
+        """The rest of the answer, with its finish reason and statistics."""
+        return self._state.result(list(self))
 
     @property
     def cache(self) -> list[KeyValueCache]:
@@ -117,25 +117,25 @@ class Generate:
     @property
     def tokens(self) -> list[int]:
         """The tokens generated so far."""
-        return list(self._answer.tokens)
+        return list(self._state.tokens)
 
     @property
     def stats(self) -> GenerationStats:
-        return self._answer.stats
+        return self._state.stats
 
     def _run(self) -> Generator[GenerationChunk, None, None]:
-        answer = self._answer
+        state = self._state
         with backend.wired():
             try:
-                answer.start()
-                done = 0 if self._model.requires_full_prefill and answer.limit else len(answer.prompt) - 1
+                state.start()
+                done = 0 if self._model.requires_full_prefill and state.limit else len(state.prompt) - 1
                 self._prefill(done)
-                if answer.limit == 0:
+                if state.limit == 0:
                     return
-                rest = answer.prompt[done:]
+                rest = state.prompt[done:]
                 decode = self._decode(rest) if self._speculation is None else self._speculation.decode(rest)
                 for token, logprobs in decode:
-                    chunk = answer.add(token, logprobs)
+                    chunk = state.add(token, logprobs)
                     yield chunk
                     if chunk.finish_reason is not None:
                         return
@@ -143,38 +143,36 @@ class Generate:
                 self._reconcile_caches()
 
     def _prefill(self, count: int) -> None:
-        """The prompt's first `count` tokens: as a rule all but the last, whose logits are the first wanted."""
-        prompt = self._answer.prompt
+        """Compute the prompt's first `count` tokens: usually all but the last, whose logits give the first token."""
+        prompt = self._state.prompt
         prefill(
             self._model, mx.array(prompt[:count])[None], self._cache, self._step_size, len(prompt), self._on_progress
         )
-        self._answer.prefilled()
+        self._state.prefilled()
 
     def _decode(self, tokens: list[int]) -> Iterator[tuple[int, LazyLogprobs | None]]:
-        """One token after the other: the next one is queued before this one is read, so the device never waits for the
-        host.
-        """
+        """One token after the other. The next is queued before this one is read, so the device never waits for the host."""
         drawn = self._step(mx.array(tokens))
         while True:
-            following = self._step(drawn[0]) if len(self._answer.tokens) + 1 < self._answer.limit else None
+            following = self._step(drawn[0]) if len(self._state.tokens) + 1 < self._state.limit else None
             yield cast(int, drawn[0].item()), drawn[1]
             if following is None:
                 return
             drawn = following
 
     def _step(self, tokens: mx.array) -> tuple[mx.array, LazyLogprobs | None]:
-        """Tokens `[n]` -> the next one `[1]`, on its way."""
+        """Tokens `[n]` -> the next one `[1]`, being computed."""
         logits = self._model(tokens[None], self._cache)
-        drawn, logprobs = self._answer.sampler(logits[:, -1])
+        drawn, logprobs = self._state.sampler(logits[:, -1])
         mx.async_eval(drawn, *(logprobs.arrays if logprobs is not None else ()))
         return drawn, logprobs
 
     def _reconcile_caches(self) -> None:
-        """Take back what was queued ahead, and make the layers agree where an exception came between them."""
-        answer = self._answer
+        """Remove tokens that were computed ahead, and give all layers the same length after an exception."""
+        state = self._state
         offsets = [_offset(layer) for layer in self._cache]
-        known = answer.cached_tokens + len(answer.prompt) + len(answer.tokens)
-        for wanted in (known - 1, known):  # what has dropped tokens may be unable to give back the last one
+        known = state.cached_tokens + len(state.prompt) + len(state.tokens)
+        for wanted in (known - 1, known):  # a cache that has dropped tokens may be unable to remove the last one
             surplus = [offset - min([wanted, *offsets]) for offset in offsets]
             if all(layer.can_trim(n) for layer, n in zip(self._cache, surplus, strict=True)):
                 for layer, n in zip(self._cache, surplus, strict=True):
@@ -185,12 +183,11 @@ class Generate:
 
 
 class SpeculativeGenerate(Generate):
-    """`Generate(target, tokenizer, prompt, draft=draft, ...)`: what `draft` proposes, `target` verifies, several tokens
-    in one pass.
+    """Speculative decoding: `Generate(target, tokenizer, prompt, draft=draft, ...)`.
 
-    draft: a smaller model with the target's vocabulary, or `PromptLookup`. The answer is the one that `Generate` gives
-    without a draft, greedy and, for the same seed, sampled; so a draft costs no quality, and helps as far as it is
-    right: `stats.acceptance_rate`.
+    `target` verifies several proposed tokens in one pass. draft: a smaller model with the target's vocabulary, or
+    `PromptLookup`. The answer is that of `Generate` without a draft, greedy or, for the same seed, sampled; only the speed
+    depends on how often the draft is right (`stats.acceptance_rate`).
     """
 
     def __init__(
@@ -286,7 +283,7 @@ def stream_generate(
     shown_special_tokens: Sequence[str] = (),
     **settings: Any,
 ) -> Generate:
-    """A `Generate` whose sampling settings are given as keywords: any field of `SamplingParams`."""
+    """A `Generate` that also takes the fields of `SamplingParams` as keywords."""
     return Generate(
         model,
         tokenizer,
@@ -310,10 +307,10 @@ def generate(
 def generate(
     model: LanguageModel, tokenizer: Tokenizer | None, prompt: Prompt | Sequence[Prompt], **options: Any
 ) -> GenerationResult | list[GenerationResult]:
-    """The whole answer. Takes what `stream_generate` takes.
+    """The complete answer, with the arguments of `stream_generate`.
 
-    A list of prompts gives a list of answers, computed together: see `BatchGenerate`, whose options these then are;
-    `params` may be a list, one for each prompt.
+    A list of prompts gives a list of answers, computed together, with the arguments of `BatchGenerate`; `params` may then
+    be a list, one for each prompt.
     """
     if is_batch(prompt):
         if single := sorted(options.keys() & {"cache", "sampler", "draft"}):

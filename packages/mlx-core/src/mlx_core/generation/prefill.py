@@ -1,4 +1,4 @@
-"""A prompt's tokens into a cache, in chunks."""
+"""Chunked prefill: computes a prompt's tokens into a cache."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def prefill(
     total: int,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Tokens `[B, L]`, none or many, into the cache, `step_size` at a time. `on_progress` is called with (columns done,
-    `total`) after each chunk, and with (total, total) at the end.
+    """Compute tokens `[B, L]`, L >= 0, into the cache, `step_size` at a time.
+
+    on_progress: called with (columns done, `total`) after each chunk, and with (total, total) at the end.
     """
     count = tokens.shape[1]
     for start in range(0, count, step_size):
         stop = min(start + step_size, count)
         model(tokens[:, start:stop], cache)
-        for layer in reversed(cache):  # the last layer's needs all others': one evaluation does the work
+        for layer in reversed(cache):  # the last layer's depends on the others': its evaluation computes all
             layer.materialize()
-        if stop < count:  # chunks grow with what is cached: buffers of the last one don't fit the next
+        if stop < count:  # buffers grow with the cache: those of this chunk don't fit the next
             mx.clear_cache()
         if on_progress is not None:
             on_progress(stop, total)
@@ -39,6 +40,6 @@ def prefill(
 
 
 def check_count(name: str, value: object) -> None:
-    """Raise InputError unless a setting is an integer, 1 or more."""
+    """Raise InputError unless a setting is an integer of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"{name} is an integer, 1 or more; got {value!r}.")

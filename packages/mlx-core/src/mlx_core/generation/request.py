@@ -1,4 +1,4 @@
-"""One request and the state of its answer: shared by single, speculative and batched generation."""
+"""The state and the results of one request, shared by single, speculative and batched generation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..engines import LanguageModel
 from ..errors import InputError
 from ..text import Tokenizer, reply_format
 from ..text.delimiters import overlap
-from .sampler import LazyLogprobs, RequestSampler, Sampler, SamplingParams, ThinkingMarks, TokenLogprob
+from .sampler import LazyLogprobs, RequestSampler, Sampler, SamplingParams, ThinkingTokens, TokenLogprob
 
 FinishReason = Literal["stop", "length"]
 Prompt = str | Sequence[int] | mx.array
@@ -22,12 +22,11 @@ Prompt = str | Sequence[int] | mx.array
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """The figures of a generation so far. Times in seconds; rates in tokens per second, 0 while there is nothing to
-    divide.
+    """Counts and times of a generation so far. Times in seconds; rates in tokens per second, 0 before the first token.
 
-    `cached_tokens` were in the cache already; `prompt_tokens` were not. The first token counts as prefill, which ends
-    with it. Of the `drafted_tokens` that a draft proposed, `accepted_tokens` were right. In a batch the times are those
-    of the whole batch up to the answer's last token.
+    `cached_tokens` were in the cache before, `prompt_tokens` were not. Prefill ends with the first token, which counts
+    as part of it. `accepted_tokens` of the `drafted_tokens` were right. In a batch the times are those of the whole batch
+    up to the answer's last token.
     """
 
     prompt_tokens: int
@@ -55,9 +54,7 @@ class GenerationStats:
 
 @dataclass(frozen=True)
 class GenerationChunk:
-    """One token: `text` is what became readable with it (perhaps nothing yet), and the last chunk says why it was the
-    last.
-    """
+    """One token, and the text that is final with it (possibly ""). Only the last chunk has a `finish_reason`."""
 
     text: str
     token: int
@@ -68,7 +65,7 @@ class GenerationChunk:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A whole answer: `tokens` include the one that ended it, `text` neither that nor a stop string."""
+    """A complete answer: `tokens` include the token that ended it, `text` neither that nor a stop string."""
 
     text: str
     tokens: list[int]
@@ -79,17 +76,17 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer, as text and as token ids."""
+    """A complete answer, as text and as token ids."""
 
     text: str
     ids: list[int]
 
 
 class GenerationState:
-    """A request while it is answered: token by token, `add` turns what was drawn into chunks, and says when it ends.
+    """One request while it is generated: `add` turns each token into a chunk, and decides when the answer ends.
 
-    prompt: token ids that aren't in the cache; cached_tokens: how many are. Raises InputError for a prompt that the
-    model's context can't hold.
+    prompt: token ids that aren't in the cache; cached_tokens: the number of those that are. Raises InputError for a
+    prompt that the model's context can't hold.
     """
 
     def __init__(
@@ -119,21 +116,21 @@ class GenerationState:
             vocab_size=model.vocab_size,
             prompt_tokens=prompt,
             end_token_ids=sorted(self._end_ids),
-            thinking=None if params.thinking_budget is None else thinking_marks(tokenizer),
+            thinking=None if params.thinking_budget is None else thinking_tokens(tokenizer),
             sampler=sampler,
         )
         self._started = self._first_token_at = self._latest_at = 0.0
 
     def start(self) -> None:
-        """The clock starts here."""
+        """Start the clock."""
         self._started = self._latest_at = time.perf_counter()
 
     def prefilled(self) -> None:
-        """The prompt is in the cache, or almost."""
+        """Note the time: the prompt is in the cache, except for the tokens of the first decoding step."""
         self._latest_at = time.perf_counter()
 
     def add(self, token: int, logprobs: LazyLogprobs | None) -> GenerationChunk:
-        """The next token, as soon as it is known; the chunk's `finish_reason` says whether it is the last."""
+        """Record the next token; the chunk's `finish_reason` is set if it is the last."""
         self.tokens.append(token)
         self._latest_at = time.perf_counter()
         self._first_token_at = self._first_token_at or self._latest_at
@@ -165,7 +162,7 @@ class GenerationState:
         )
 
     def result(self, chunks: Sequence[GenerationChunk]) -> GenerationResult:
-        """The whole answer, made of its chunks."""
+        """The complete answer, from its chunks."""
         logprobs = [chunk.logprobs for chunk in chunks if chunk.logprobs] if self.params.logprobs is not None else None
         return GenerationResult(
             text="".join(chunk.text for chunk in chunks),
@@ -177,14 +174,14 @@ class GenerationState:
 
 
 class StopStrings:
-    """Finds stop strings in text that comes in pieces, holding back what may be the start of one."""
+    """Finds stop strings in text that arrives in pieces, and holds back what may be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._pending = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """The text that is safe to show, and whether a stop string came up; what follows it is dropped."""
+        """The text that can be shown, and whether a stop string was found; the text after it is dropped."""
         self._pending += text
         found = [at for stop in self._stops if (at := self._pending.find(stop)) >= 0]
         if found:
@@ -196,19 +193,19 @@ class StopStrings:
         return shown, False
 
     def finish(self, text: str) -> tuple[str, bool]:
-        """The last text, with nothing held back."""
+        """As `feed`, for the last text, after which nothing is held back."""
         shown, stopped = self.feed(text)
         rest, self._pending = self._pending, ""
         return shown + rest, stopped
 
 
-def thinking_marks(tokenizer: Tokenizer | None) -> ThinkingMarks:
-    """The tokens that open and close thinking. Raises InputError for a tokenizer that has none."""
-    marks = reply_format(tokenizer).thinking or ("<think>", "</think>")
-    ids = [tokenizer.token_id(mark) for mark in marks] if tokenizer is not None else [None, None]
+def thinking_tokens(tokenizer: Tokenizer | None) -> ThinkingTokens:
+    """The tokens that open and close a thinking block. Raises InputError for a tokenizer that has none."""
+    delimiters = reply_format(tokenizer).thinking or ("<think>", "</think>")
+    ids = [tokenizer.token_id(delimiter) for delimiter in delimiters] if tokenizer is not None else [None, None]
     if ids[0] is None or ids[1] is None:
-        raise InputError(f"thinking_budget needs a tokenizer in which {' and '.join(marks)} are single tokens.")
-    return ThinkingMarks(ids[0], ids[1])
+        raise InputError(f"thinking_budget needs a tokenizer in which {' and '.join(delimiters)} are single tokens.")
+    return ThinkingTokens(ids[0], ids[1])
 
 
 def sampling_params(params: SamplingParams | None, settings: dict[str, Any]) -> SamplingParams:
@@ -225,7 +222,7 @@ def encode_prompt(tokenizer: Tokenizer | None, prompt: Prompt, *, vocab_size: in
         if tokenizer is None:
             raise InputError("a prompt of text needs a tokenizer; give token ids, or a tokenizer.")
         bos = tokenizer.token(tokenizer.bos_token_id) if tokenizer.bos_token_id is not None else None
-        # a rendered chat template begins with it already
+        # a rendered chat template already begins with it
         tokens = tokenizer.encode(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))
     else:
         ids: Any = (
@@ -251,7 +248,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _room(model: LanguageModel, cached: int, prompt: int) -> int:
-    """The number of tokens that still fit the model's context after the prompt."""
+    """The number of tokens that can be generated within the model's context after the prompt."""
     context = model.context_length
     if context is None:
         return 2**62
@@ -262,4 +259,4 @@ def _room(model: LanguageModel, cached: int, prompt: int) -> int:
             + "; the model's context "
             f"holds {context:,}. Shorten it, or use a model with a longer context."
         )
-    return int(context) - cached - prompt + 1  # the last token generated needs no place
+    return int(context) - cached - prompt + 1  # the last generated token isn't fed to the model

@@ -1,20 +1,20 @@
-"""From logits to the next token: sampling parameters, filters, and what a request keeps from one token to the next.
+"""Sampling: the parameters, the filters of logits, and the state of one request's sampling.
 
-The chain of one step, in its order:
+The steps from logits to the next token, in their order:
 
     logit bias -> repetition, presence, frequency penalties -> no end before min_tokens
     -> thinking closed when its budget is spent                                              RequestSampler
     -> temperature -> top-k -> top-p -> min-p -> typical -> XTC -> draw                       DefaultSampler
 
-Temperature 0 takes the best token right after RequestSampler's part. The filters are plain functions: floating logits
-[..., V] to float32 logits [..., V], with -inf for what they remove. They renormalise, so each sees the distribution
-that the one before it left, and none of them takes away a row's last token.
+At temperature 0, RequestSampler's steps are followed by an argmax. The filters are plain functions: floating logits
+[..., V] to float32 logits [..., V], with -inf for the tokens that they remove. Each works on the renormalised
+distribution of the tokens that are left, and none removes a row's last token.
 
-Tokens rank by logit, equal logits by id, lowest first, as argmax has it. So top-k keeps k tokens, top-p the smallest
-set and XTC a single one, whatever the ties (frequent in bfloat16), and the same ones on every device.
+Tokens are ranked by logit, ties by id, lowest first, as in argmax. So top-k keeps exactly k tokens, top-p the smallest
+set and XTC a single one, also with ties (frequent in bfloat16), and the same ones on every device.
 
-Nothing here reads an array's values on the host (but `LazyLogprobs.read`, whose purpose it is), and nothing touches
-the global random state, MLX's or Python's. `B` batch, `V` vocabulary.
+Only `LazyLogprobs.read` reads an array's values on the host, and nothing touches the global random state, MLX's or
+Python's. `B` batch, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ import mlx.core as mx
 from ..errors import InputError
 
 _FLOAT32_MAX, _FLOAT32_TINY = (2 - 2**-23) * 2.0**127, 2.0**-126  # the largest, and the least normal one
-_SLACK = 1e-6  # how far float32 may take two probabilities apart that are equal on paper, such as 0.5 + 0.3 and 0.8
-_POSITIVE = math.ulp(0.0)  # the least float above 0
+_TOLERANCE = 1e-6  # rounding of float32 probabilities that should be equal, such as 0.5 + 0.3 and 0.8
+_MIN_POSITIVE = math.ulp(0.0)  # the smallest float above 0
 _TOKEN = (0, 2**31 - 1, "token ids, integers in [0, 2**31)")
-# Least, greatest, and both in the user's words. The values of the last four keep every logit finite in float32.
+# Minimum, maximum, and the range as an error message states it. Those of the last four keep logits finite in float32.
 _RANGES: dict[str, tuple[float, float, str]] = {
-    "temperature": (0, _FLOAT32_MAX, "a finite number >= 0; 0 always takes the best token"),
-    "top_p": (_POSITIVE, 1, "a number in (0, 1]; 1 turns it off, temperature 0 always takes the best token"),
+    "temperature": (0, _FLOAT32_MAX, "a finite number >= 0; 0 is greedy"),
+    "top_p": (_MIN_POSITIVE, 1, "a number in (0, 1]; 1 turns it off, temperature 0 is greedy"),
     "top_k": (0, math.inf, "an integer >= 0; 0 turns it off"),
     "min_p": (0, 1, "a number in [0, 1]; 0 turns it off"),
-    "typical_p": (_POSITIVE, 1, "a number in (0, 1]; 1 turns it off"),
+    "typical_p": (_MIN_POSITIVE, 1, "a number in (0, 1]; 1 turns it off"),
     "xtc_probability": (0, 1, "a number in [0, 1]; 0 turns it off"),
     "xtc_threshold": (0, 1, "a number in [0, 1]"),
     "seed": (0, 2**64 - 1, "an integer in [0, 2**64), or None for a fresh one"),
@@ -53,7 +53,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "max_tokens": (0, math.inf, "an integer >= 0"),
     "min_tokens": (0, math.inf, "an integer >= 0"),
     "thinking_budget": (0, math.inf, "an integer >= 0, the most tokens of thinking, or None for no limit"),
-    "logprobs": (0, math.inf, "an integer >= 0, how many of the best tokens to list, or None for no logprobs"),
+    "logprobs": (0, math.inf, "an integer >= 0, how many of the top tokens to list, or None for no logprobs"),
     "logit_bias token": _TOKEN,
     "logit_bias value": (-1e30, 1e30, "a number in [-1e30, 1e30]; -1e9 bans a token"),
     "repetition_penalty": (1e-6, 1e6, "a number in [1e-6, 1e6]; 1 turns it off"),
@@ -62,24 +62,24 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 
 
-def _refusal(name: str, words: str, value: object) -> InputError:
-    return InputError(f"{name} must be {words}; found {value!r} of type {type(value).__name__}")
+def _refusal(name: str, expected: str, value: object) -> InputError:
+    return InputError(f"{name} must be {expected}; found {value!r} of type {type(value).__name__}")
 
 
 def _number(name: str, value: Any, kind: Any = Real, convert: Any = float) -> Any:
-    """`value` as a float in the range of `name`. NumPy's numbers will do, a bool won't."""
-    low, high, words = _RANGES[name]
+    """`value` as a float in the range of `name`. NumPy's numbers are accepted, a bool isn't."""
+    low, high, expected = _RANGES[name]
     found = None
     if isinstance(value, kind) and not isinstance(value, bool):
         with suppress(OverflowError):  # an int beyond every float
             found = convert(value)
-    if found is None or not low <= found <= high:  # as it is for NaN
-        raise _refusal(name, words, value)
+    if found is None or not low <= found <= high:  # which NaN isn't
+        raise _refusal(name, expected, value)
     return found
 
 
 def _integer(name: str, value: Any) -> Any:
-    """`value` as an int in the range of `name`. NumPy's integers will do, neither a bool nor 1.0."""
+    """`value` as an int in the range of `name`. NumPy's integers are accepted; a bool and 1.0 aren't."""
     return _number(name, value, Integral, int)
 
 
@@ -104,7 +104,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
 
 
 class _FrozenBias(Mapping[int, float], Hashable):
-    """Token id -> bias, which can't be changed; unlike MappingProxyType it can be hashed, copied and pickled."""
+    """An immutable mapping of token id to bias, which unlike MappingProxyType can be hashed, copied and pickled."""
 
     __slots__ = ("_items",)
 
@@ -147,21 +147,21 @@ _CHECKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How one request picks its tokens, and when it ends. Frozen and hashable; `dataclasses.replace` makes a variant.
+    """The sampling settings and the end conditions of one request. Frozen and hashable, for `dataclasses.replace`.
 
-    - `temperature`: divides the logits; 0 always takes the best token, and then the filters have no say.
+    - `temperature`: divides the logits; 0 is greedy, and the filters are not applied.
     - `top_k`, `top_p`, `min_p`, `typical_p`, `xtc_probability`, `xtc_threshold`: see the functions `apply_*`.
-    - `repetition_penalty`: over the tokens of the prompt and of the answer; `presence_penalty` and
-      `frequency_penalty`: over those of the answer.
-    - `logit_bias`: token id -> what is added to its logit.
-    - `seed`: the same seed gives the same tokens, whatever else runs; None takes a fresh one.
-    - `stop`: strings that end the answer (one string will do); `stop_token_ids`: tokens that do, beside the model's.
+    - `repetition_penalty`: for the tokens of the prompt and of the answer; `presence_penalty` and
+      `frequency_penalty`: for those of the answer.
+    - `logit_bias`: token id -> a number that is added to its logit.
+    - `seed`: the same seed gives the same tokens, alone or in a batch; None draws a fresh one.
+    - `stop`: strings that end the answer, or a single string; `stop_token_ids`: further tokens that end it.
     - `max_tokens`, `min_tokens`: of the answer. Before `min_tokens` no end token and no stop token is drawn.
-    - `logprobs`: None for none, 0 for the chosen token's, n for those of the n best tokens as well.
-    - `thinking_budget`: after so many tokens of thinking, since the prompt or a mark in the answer opened the block, it
-      is closed, and the answer begins; None for no limit.
+    - `logprobs`: None for none, 0 for the chosen token's, n for those of the n top tokens too.
+    - `thinking_budget`: the thinking block is closed after so many tokens, counted from where the prompt or the answer
+      opened it; None for no limit.
 
-    Raises `InputError`, which names the field, what it allows and what was found.
+    Raises `InputError`, which states the field, its range and the value.
     """
 
     temperature: float = 0.0
@@ -188,8 +188,8 @@ class SamplingParams:
             check: Any = _CHECKS[str(field.type)]  # annotations are strings in this module
             object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
         if self.min_tokens > self.max_tokens:
-            words = f"at most max_tokens, {self.max_tokens}: lower it or raise max_tokens"
-            raise _refusal("min_tokens", words, self.min_tokens)
+            expected = f"at most max_tokens, {self.max_tokens}: lower it or raise max_tokens"
+            raise _refusal("min_tokens", expected, self.min_tokens)
 
 
 def _checked(logits: mx.array) -> mx.array:
@@ -206,10 +206,10 @@ def _float32(logits: mx.array) -> mx.array:
 
 
 def _rank_keys(scores: mx.array) -> mx.array:
-    """int64 [..., V], different for each token: the lower the key, the better the token; its low 32 bits are the id.
+    """int64 [..., V], different for each token: lower keys for higher scores, with the id in the low 32 bits.
 
-    The bits of a float order like an integer once those of negative numbers are turned over, so one sort of integers
-    ranks the tokens, breaks ties by id and carries the ids along.
+    The bits of floats compare like integers once those of negative numbers are inverted, so that one sort of integers
+    ranks the tokens, breaks ties by id and gives the ids.
     """
     bits = (scores + 0.0).view(mx.int32)  # + 0.0 makes -0.0 equal to 0.0
     ascending = bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -220,8 +220,8 @@ def _ids(keys: mx.array) -> mx.array:
     return (keys & 0xFFFFFFFF).astype(mx.int32)
 
 
-def _best(keys: mx.array, k: int) -> mx.array:
-    """The keys of the k best tokens, in no order; 1 <= k <= V."""
+def _top_k(keys: mx.array, k: int) -> mx.array:
+    """The keys of the k top tokens, in no order; 1 <= k <= V."""
     return mx.partition(keys, k - 1, axis=-1)[..., :k]
 
 
@@ -230,82 +230,82 @@ def _keep(logits: mx.array, kept: mx.array) -> mx.array:
 
 
 def _keep_mass(logits: mx.array, probs: mx.array, scores: mx.array, mass: float) -> mx.array:
-    """Keep the fewest tokens, best `scores` first, whose `probs` reach `mass` of the whole; at least one."""
+    """Keep the fewest tokens, by `scores`, whose `probs` add up to `mass` of the total; at least one."""
     keys = _rank_keys(scores)
     ranked = mx.sort(keys, axis=-1)
-    # Fixed point, 2**-40: float32 sums over a large vocabulary miss the mass by 3e-4, and depend on their order.
+    # Fixed point, 2**-40: float32 sums over a large vocabulary are off by 3e-4, and depend on their order.
     weights = (mx.take_along_axis(probs, _ids(ranked), axis=-1) * 2.0**40).astype(mx.int64)
     before = mx.cumsum(weights, axis=-1, inclusive=False)
-    needed = before < (before[..., -1:] + weights[..., -1:]) * (mass * (1 - _SLACK))
+    needed = before < (before[..., -1:] + weights[..., -1:]) * (mass * (1 - _TOLERANCE))
     last = mx.maximum(mx.sum(needed, axis=-1, keepdims=True) - 1, 0)
     return _keep(logits, keys <= mx.take_along_axis(ranked, last, axis=-1))
 
 
 def apply_temperature(logits: mx.array, temperature: float) -> mx.array:
-    """Logits / temperature, less the row's maximum, which leaves the distribution as it is. `temperature` > 0."""
+    """(Logits - the row's maximum) / temperature; subtracting leaves the distribution unchanged. `temperature` > 0."""
     logits, temperature = _float32(logits), _number("temperature", temperature)
-    # The maximum becomes 0 first, and the divisor stays a normal float32, so that no temperature makes inf or NaN.
-    best = mx.max(logits, axis=-1, keepdims=True)
-    best = mx.where(best == -mx.inf, 0.0, best)
-    return (logits - best) / max(temperature, _FLOAT32_TINY)
+    # With a maximum of 0 and a divisor that is a normal float32, no temperature gives inf or NaN.
+    largest = mx.max(logits, axis=-1, keepdims=True)
+    largest = mx.where(largest == -mx.inf, 0.0, largest)
+    return (logits - largest) / max(temperature, _FLOAT32_TINY)
 
 
 def apply_top_k(logits: mx.array, top_k: int) -> mx.array:
-    """Keep the `top_k` best tokens (Fan et al. 2018); 0, or V and more, keeps all."""
+    """Keep the `top_k` most likely tokens (Fan et al. 2018); 0, or V and more, keeps all."""
     logits, top_k = _float32(logits), _integer("top_k", top_k)
     if not 0 < top_k < logits.shape[-1]:
         return logits
     keys = _rank_keys(logits)
-    return _keep(logits, keys <= mx.max(_best(keys, top_k), axis=-1, keepdims=True))
+    return _keep(logits, keys <= mx.max(_top_k(keys, top_k), axis=-1, keepdims=True))
 
 
 def apply_top_p(logits: mx.array, top_p: float) -> mx.array:
-    """Keep the smallest set of best tokens whose probabilities reach `top_p` (nucleus; Holtzman et al. 2020)."""
+    """Keep the fewest most likely tokens whose probabilities add up to `top_p` (nucleus; Holtzman et al. 2020)."""
     logits, top_p = _float32(logits), _number("top_p", top_p)
     if top_p == 1:
         return logits
     probs = mx.softmax(logits, axis=-1)
-    # Tokens under (1 - p) / V don't add up to 1 - p, so none of them is needed. Made equal they are in order already,
-    # which cuts a CPU's sort to a fraction on a peaked distribution. (Half of it, to stay clear of rounding.)
+    # Tokens below (1 - p) / V add up to less than 1 - p, so none of them is needed. With equal scores they are sorted
+    # already, which makes a CPU's sort of a peaked distribution much faster. (Half of it, because of rounding.)
     negligible = 0.5 * (1 - top_p) / logits.shape[-1]
     return _keep_mass(logits, probs, _keep(logits, probs >= negligible), top_p)
 
 
 def apply_min_p(logits: mx.array, min_p: float) -> mx.array:
-    """Keep the tokens with at least `min_p` times the best one's probability (Nguyen et al. 2024)."""
+    """Keep the tokens with at least `min_p` times the top token's probability (Nguyen et al. 2024)."""
     logits, min_p = _float32(logits), _number("min_p", min_p)
     if min_p == 0:
         return logits
-    return _keep(logits, logits >= mx.max(logits, axis=-1, keepdims=True) + (math.log(min_p) - _SLACK))
+    return _keep(logits, logits >= mx.max(logits, axis=-1, keepdims=True) + (math.log(min_p) - _TOLERANCE))
 
 
 def apply_typical(logits: mx.array, typical_p: float) -> mx.array:
-    """Keep the fewest tokens that reach `typical_p`, those first whose surprise, -log p, is nearest to the entropy.
+    """Keep the fewest tokens whose probabilities add up to `typical_p`, those first whose -log p is nearest the entropy.
 
-    Meister et al. 2022, "Locally Typical Sampling". Tokens that are equally near rank by id.
+    Meister et al. 2022, "Locally Typical Sampling". Ties are ranked by id.
     """
     logits, typical_p = _float32(logits), _number("typical_p", typical_p)
     if typical_p == 1:
         return logits
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     probs = mx.exp(logprobs)
-    # A removed token adds nothing to the entropy; 0 * inf would make it NaN.
+    # A removed token adds nothing to the entropy; 0 * inf would be NaN.
     entropy = -mx.sum(mx.where(probs > 0, probs * logprobs, 0.0), axis=-1, keepdims=True)
     return _keep_mass(logits, probs, -mx.abs(logprobs + entropy), typical_p)
 
 
 def apply_xtc(logits: mx.array, probability: float, threshold: float, key: mx.array) -> mx.array:
-    """With `probability`, a coin for each row, remove all tokens of at least `threshold` but the least likely of them.
+    """With `probability`, drawn for each row, remove all tokens of at least `threshold` except the least likely of them.
 
-    "Exclude top choices" (p-e-w 2024). `key`: MLX's random key, for the coins.
+    "Exclude top choices" (p-e-w 2024). `key`: MLX's random key for the draw.
     """
     logits, probability = _float32(logits), _number("xtc_probability", probability)
-    likely = mx.softmax(logits, axis=-1) >= _number("xtc_threshold", threshold) * (1 - _SLACK)
+    likely = mx.softmax(logits, axis=-1) >= _number("xtc_threshold", threshold) * (1 - _TOLERANCE)
     top = likely & (logits > -mx.inf)
     keys = _rank_keys(logits)
-    least = mx.max(mx.where(top, keys, mx.array(-(2**63), dtype=mx.int64)), axis=-1, keepdims=True)
+    least_likely = mx.max(mx.where(top, keys, mx.array(-(2**63), dtype=mx.int64)), axis=-1, keepdims=True)
     coin = mx.random.uniform(shape=(*logits.shape[:-1], 1), key=key) < probability
-    return _keep(logits, ~(coin & top & (keys < least)))
+    return _keep(logits, ~(coin & top & (keys < least_likely)))
 
 
 def apply_repetition_penalty(logits: mx.array, seen: mx.array, penalty: float) -> mx.array:
@@ -318,13 +318,13 @@ def apply_repetition_penalty(logits: mx.array, seen: mx.array, penalty: float) -
 
 
 def apply_presence_frequency(logits: mx.array, counts: mx.array, presence: float, frequency: float) -> mx.array:
-    """Subtract `presence` from what `counts` [..., V] has seen, and `frequency` for each time that it has (OpenAI)."""
+    """Subtract `presence` from the logits of tokens with `counts` [..., V] > 0, and `frequency` * `counts` (OpenAI)."""
     presence, frequency = _number("presence_penalty", presence), _number("frequency_penalty", frequency)
     return _float32(logits) - presence * (counts > 0) - frequency * counts
 
 
 def _bias_vector(bias: Mapping[int, float], vocab_size: int) -> mx.array:
-    """[V] float32: `bias` by token, 0 elsewhere."""
+    """[V] float32: the bias of each token, 0 for the others."""
     for token in bias:
         if token >= vocab_size:
             raise InputError(f"logit_bias: there is no token {token} in a vocabulary of {vocab_size}; leave it out")
@@ -341,17 +341,17 @@ def apply_logit_bias(logits: mx.array, bias: Mapping[int, float]) -> mx.array:
 
 
 class Sampler(Protocol):
-    """What draws: implement it to replace the filters and the draw, and hand it to a request."""
+    """Draws tokens from logits; a request with one uses it instead of the filters and the draw here."""
 
     def sample(self, logits: mx.array, temperature: float) -> mx.array:
-        """Logits [B, V] of a floating dtype -> tokens [B], int32 or uint32. Best lazy, as everything around it is."""
+        """Logits [B, V] of a floating dtype -> tokens [B], int32 or uint32. It should be lazy, like everything here."""
         ...
 
 
 class DefaultSampler:
-    """Temperature 0: the best token. Else the filters of `params` (none by default), then a draw.
+    """Temperature 0: argmax. Else the filters of `params` (none by default), then a draw.
 
-    Its keys come from `seed`, else from `params.seed`, else from the system's entropy; `seed` tells which it was.
+    The random keys are made from `seed`, else `params.seed`, else the system's entropy; the attribute `seed` has it.
     """
 
     def __init__(self, params: SamplingParams | None = None, *, seed: int | None = None) -> None:
@@ -367,8 +367,8 @@ class DefaultSampler:
         self._key, coin_key, draw_key = mx.random.split(self._key, 3)
         ids = None
         if 0 < params.top_k < scores.shape[-1]:
-            # apply_top_k, but what follows works on k tokens instead of V; in the order of ids, as ties go by it.
-            ids = mx.sort(_ids(_best(_rank_keys(scores), params.top_k)), axis=-1)
+            # apply_top_k, but the next filters get k tokens instead of V; in the order of ids, which decides ties.
+            ids = mx.sort(_ids(_top_k(_rank_keys(scores), params.top_k)), axis=-1)
             scores = mx.take_along_axis(scores, ids, axis=-1)
         if params.top_p < 1:
             scores = apply_top_p(scores, params.top_p)
@@ -378,8 +378,8 @@ class DefaultSampler:
             scores = apply_typical(scores, params.typical_p)
         if params.xtc_probability > 0:
             scores = apply_xtc(scores, params.xtc_probability, params.xtc_threshold, coin_key)
-        # Gumbel's trick: a token's noise is its own, whatever the filters left, so a draft that draws with the same key
-        # from a distribution that is alike draws the same tokens. (And it beats mx.random.categorical threefold.)
+        # Gumbel-max: the noise of a token doesn't depend on the filters, so a draft that draws with the same key from a
+        # similar distribution draws the same tokens. (It is also three times as fast as mx.random.categorical.)
         noise = mx.random.gumbel(logits.shape, key=draw_key)
         noise = noise if ids is None else mx.take_along_axis(noise, ids, axis=-1)
         drawn = mx.argmax(scores + noise, axis=-1).astype(mx.int32)
@@ -392,7 +392,7 @@ def _resolve_seed(seed: int | None) -> int:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token's natural log-probability before any filter, and those of the `top` tokens, best first."""
+    """A token's natural log-probability before any filter, and those of the `top` tokens, most likely first."""
 
     token: int
     logprob: float
@@ -410,7 +410,7 @@ class LazyLogprobs:
 
     @property
     def arrays(self) -> tuple[mx.array, ...]:
-        """What to evaluate together with the token."""
+        """The arrays to evaluate together with the token."""
         return (self.logprob, self.top_tokens, self.top_logprobs)
 
     def read(self) -> TokenLogprob:
@@ -421,12 +421,12 @@ class LazyLogprobs:
 
 
 def _log_probabilities(logits: mx.array, token: mx.array, n: int) -> LazyLogprobs:
-    """Of logits [1, V]: the log-probability of `token` [1], and the `n` best, or as many as there are."""
+    """The log-probabilities of `token` [1] and of the `n` top tokens, or all V, for logits [1, V]."""
     logits = _float32(logits)
     norm = mx.logsumexp(logits, axis=-1)  # [1]
     top = mx.zeros((0,), dtype=mx.int32)
     if n > 0:
-        top = _ids(mx.sort(_best(_rank_keys(logits[0]), min(n, logits.shape[-1])), axis=-1))
+        top = _ids(mx.sort(_top_k(_rank_keys(logits[0]), min(n, logits.shape[-1])), axis=-1))
     return LazyLogprobs(token, logits[0, token] - norm, top, logits[0, top] - norm)
 
 
@@ -440,29 +440,29 @@ def _token_array(tokens: mx.array | Sequence[int]) -> mx.array:
 
 
 @dataclass(frozen=True)
-class ThinkingMarks:
-    """The tokens that open and close a block of thinking."""
+class ThinkingTokens:
+    """The tokens that open and close a thinking block."""
 
     open_id: int
     close_id: int
 
     def open_after(self, tokens: Sequence[int]) -> bool:
-        """Whether a block that `tokens` opened is still open."""
+        """Whether a thinking block is open after `tokens`."""
         latest = next((token for token in reversed(tokens) if token in (self.open_id, self.close_id)), None)
         return latest == self.open_id
 
 
 class RequestSampler:
-    """One request's sampling: its parameters, its seed and what it has drawn so far.
+    """The sampling of one request: its parameters, its seed and the tokens drawn so far.
 
-    - `vocab_size`: V, if it is known already; else the first logits tell. - `prompt_tokens`: for the repetition
-    penalty, which is all that looks at them; ids beyond the vocabulary don't count. - `end_token_ids`: the model's,
-    not drawn before `params.min_tokens`. - `thinking`: what `params.thinking_budget` needs; a block may be open at the
-    end of `prompt_tokens`. - `sampler`: draws instead of a `DefaultSampler(params)`; bias, penalties
-    and `min_tokens` still come first.
+    - `vocab_size`: V; without it, that of the first logits.
+    - `prompt_tokens`: for the repetition penalty and an open thinking block; ids beyond the vocabulary don't count.
+    - `end_token_ids`: the model's, which aren't drawn before `params.min_tokens`.
+    - `thinking`: needed for `params.thinking_budget`; a block may be open at the end of `prompt_tokens`.
+    - `sampler`: draws instead of a `DefaultSampler(params)`; bias, penalties and `min_tokens` are still applied first.
 
-    `seed` is the one in use: `params.seed`, or fresh entropy of the system. Raises `InputError` when an argument is of
-    the wrong type, or `logit_bias` names a token that the vocabulary lacks.
+    The attribute `seed` is `params.seed`, or a fresh one from the system's entropy. Raises `InputError` for an argument
+    of the wrong type, and for a token of `logit_bias` that isn't in the vocabulary.
     """
 
     def __init__(
@@ -472,7 +472,7 @@ class RequestSampler:
         vocab_size: int | None = None,
         prompt_tokens: mx.array | Sequence[int] = (),
         end_token_ids: Sequence[int] = (),
-        thinking: ThinkingMarks | None = None,
+        thinking: ThinkingTokens | None = None,
         sampler: Sampler | None = None,
     ) -> None:
         if not isinstance(params, SamplingParams):
@@ -487,15 +487,15 @@ class RequestSampler:
         self._thinking = None if params.thinking_budget is None else thinking
         if self._thinking is not None:
             ids: Any = prompt_tokens.tolist() if isinstance(prompt_tokens, mx.array) else prompt_tokens
-            self._inside = mx.array([self._thinking.open_after(ids)])  # [1] bool: in a block
-            self._thought = mx.array([0])  # tokens drawn in it
+            self._inside = mx.array([self._thinking.open_after(ids)])  # [1] bool: in a thinking block
+            self._thought = mx.array([0])  # [1]: tokens drawn in it
         self._drawn = 0
         self._vocab_size: int | None = None
         if vocab_size is not None:
             self._allocate(_integer("vocab_size", vocab_size))
 
     def _allocate(self, vocab_size: int) -> None:
-        """Make what is as long as the vocabulary, and only what the parameters need; all float32 or bool [1, V]."""
+        """Make the arrays [1, V] that the parameters need, float32 or bool."""
         params = self.params
         self._bias = _bias_vector(params.logit_bias, vocab_size)[None] if params.logit_bias else None
         self._end_bias: mx.array | None = None
@@ -516,7 +516,7 @@ class RequestSampler:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether a token is the argmax of its logits, with nothing to add, to count or to report."""
+        """Whether each token is the plain argmax of its logits: no bias, penalties, log-probabilities or budget."""
         params = self.params
         return (
             isinstance(self._sampler, DefaultSampler)
@@ -529,16 +529,16 @@ class RequestSampler:
         )
 
     def fork(self) -> Self:
-        """A sampler in the same state that goes on by itself. One that was given, `sampler`, is shared."""
-        other = copy.copy(self)  # state is replaced at each step, never written into
+        """An independent sampler in the same state; a `sampler` that was passed in is shared."""
+        other = copy.copy(self)  # its arrays are replaced at each step, never changed
         if isinstance(self._sampler, DefaultSampler):
             other._sampler = copy.copy(self._sampler)
         return other
 
     def __call__(self, logits: mx.array) -> tuple[mx.array, LazyLogprobs | None]:
-        """Floating logits [1, V] or [V] -> the next token, [1] int32, and its log-probabilities if they are asked for.
+        """Floating logits [1, V] or [V] -> the next token, [1] int32, and its log-probabilities if `params` ask for them.
 
-        Both are lazy. Raises `InputError` for logits of another shape or dtype, and then leaves the state as it was.
+        Both are lazy. Raises `InputError` for logits of another shape or dtype, which leaves the state unchanged.
         """
         rows = logits[None] if isinstance(logits, mx.array) and logits.ndim == 1 else logits
         vocab_size = _checked(rows).shape[-1]
@@ -585,7 +585,7 @@ class RequestSampler:
 
 
 def draw_rows(samplers: Sequence[RequestSampler], logits: mx.array) -> tuple[mx.array, list[LazyLogprobs | None]]:
-    """One token for each request out of logits [B, V]: tokens [B] int32 and their log-probabilities. Lazy."""
+    """Logits [B, V], one row for each request -> tokens [B] int32 and their log-probabilities. Lazy."""
     if all(sampler.is_greedy for sampler in samplers):
         return mx.argmax(_checked(logits), axis=-1).astype(mx.int32), [None] * len(samplers)
     drawn = [sampler(logits[row : row + 1]) for row, sampler in enumerate(samplers)]

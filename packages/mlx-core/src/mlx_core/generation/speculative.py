@@ -1,11 +1,10 @@
 """Speculative decoding: a draft proposes several tokens, the model verifies them in one pass.
 
-The model draws its own token at every position, from its own distribution and with the random key that plain
-generation would use there, and goes on as long as the draft had guessed it. So whatever the draft says, the answer is
-the one without it; nothing needs to be corrected afterwards, and every sampling parameter means what it means
-elsewhere. A draft model draws with the same keys, that is from the same Gumbel noise: if the two distributions are
-alike, so are the tokens (Daliri et al. 2025, https://arxiv.org/abs/2408.07978; the idea of drafts is that of
-Leviathan et al. 2023, https://arxiv.org/abs/2211.17192).
+At every position the model draws its own token, from its own distribution and with the random key that plain generation
+would use there; the proposals count up to the first one that differs. So the answer never depends on the draft, no
+correction of the distribution is needed, and all sampling parameters work as they do without a draft. A draft model draws
+with the same keys, and thus the same Gumbel noise: similar distributions give the same tokens (Daliri et al. 2025,
+https://arxiv.org/abs/2408.07978; speculative decoding: Leviathan et al. 2023, https://arxiv.org/abs/2211.17192).
 """
 
 from __future__ import annotations
@@ -27,30 +26,31 @@ _PREFILL_STEP = 2048
 
 
 class Proposer(Protocol):
-    """A draft at work on one answer."""
+    """The draft of one answer."""
 
     def propose(self, history: Sequence[int], limit: int, sampler: RequestSampler) -> mx.array:
-        """Guess what follows `history`, which holds the prompt and the answer so far: token ids `[n]` int32, n from 0
-        to `limit`, which is 1 or more. `sampler`: as the model's own will be at the first of them; it may be used up.
+        """Propose the tokens after `history`, which is the prompt and the answer so far: ids `[n]` int32, 0 <= n <= `limit`.
+
+        limit: 1 or more. sampler: a copy of the model's sampler in its state at the first of them, to be used freely.
         """
         ...
 
 
 @runtime_checkable
 class Draft(Protocol):
-    """Makes a proposer for each answer. Any language model will do as well: see `DraftModel`."""
+    """Makes a proposer for each answer. A language model is accepted in its place: see `DraftModel`."""
 
     def start(self, vocab_size: int) -> Proposer:
-        """For a target whose vocabulary has so many tokens."""
+        """A proposer for a target with a vocabulary of this size."""
         ...
 
 
 @dataclass(frozen=True)
 class PromptLookup:
-    """Proposes what followed the latest tokens when they came up before, in the prompt or in the answer.
+    """Proposes the tokens that followed the latest n-gram at its last occurrence, in the prompt or in the answer.
 
-    ngram: how many of the latest tokens must have come up; where so many haven't, as few as 2 will do. num_tokens: how
-    many to propose at most. Costs next to nothing, and is right where text repeats: edited code, summaries, quotes.
+    ngram: its length; if it hasn't occurred, shorter ones down to 2 are tried. num_tokens: the most tokens to propose.
+    It costs almost nothing, and is right where text repeats: edited code, summaries, quotes.
     """
 
     ngram: int = 3
@@ -72,7 +72,7 @@ class _Lookup:
         self._seen = 0
 
     def propose(self, history: Sequence[int], limit: int, sampler: RequestSampler) -> mx.array:
-        # the latest tokens are indexed once something follows them: they would find themselves
+        # the latest n-gram is indexed only when a token follows it, else it would find itself
         for end in range(self._seen, len(history)):
             for n in self._lengths:
                 if end >= n:
@@ -110,14 +110,12 @@ class _ModelProposer:
         self._guessed: list[mx.array] = []  # those after them
 
     def _make_cache(self) -> list[KeyValueCache]:
-        """The model's, but for those that drop tokens, and so couldn't take back guesses: masks keep to windows,
-        too.
-        """
+        """The model's caches, but unbounded: one that drops tokens couldn't trim wrong proposals. Masks keep the window."""
         return [layer.unbounded() for layer in self._model.make_cache()]
 
     def propose(self, history: Sequence[int], limit: int, sampler: RequestSampler) -> mx.array:
         self._rewind(history)
-        # what only the target's vocabulary has, the draft reads as its own last token
+        # tokens beyond the draft's vocabulary are replaced by its last one
         rest = mx.minimum(mx.array(list(history[len(self._cached) :]), dtype=mx.int32), self._last_id)
         prefill(self._model, rest[None, :-1], self._cache, _PREFILL_STEP, rest.size)
         self._cached = list(history)
@@ -133,7 +131,7 @@ class _ModelProposer:
         return tokens
 
     def _rewind(self, history: Sequence[int]) -> None:
-        """Cut the cache to what it shares with `history`, whose last token is yet to be fed."""
+        """Trim the cache to the prefix that it shares with `history`, whose last token hasn't been fed."""
         held = [*self._cached, *(cast(int, token.item()) for token in self._guessed)]
         limit = min(len(held), len(history) - 1)
         shared = next((i for i in range(len(self._cached), limit) if held[i] != history[i]), limit)
@@ -147,7 +145,7 @@ class _ModelProposer:
 
 
 def _fit(logits: mx.array, vocab_size: int) -> mx.array:
-    """Logits `[1, V]` over the target's vocabulary; the members of a family pad theirs differently."""
+    """Logits `[1, V]` for the target's vocabulary size: the models of a family pad their vocabularies differently."""
     surplus = logits.shape[-1] - vocab_size
     if surplus > 0:
         return logits[:, :vocab_size]
@@ -155,14 +153,14 @@ def _fit(logits: mx.array, vocab_size: int) -> mx.array:
 
 
 class Speculation:
-    """The tokens of an answer, drawn by `model` and guessed ahead by `draft`."""
+    """Decodes an answer with `model`, which verifies the proposals of `draft`."""
 
     def __init__(
         self,
         model: LanguageModel,
         cache: Sequence[KeyValueCache],
         draft: Draft | LanguageModel,
-        answer: GenerationState,
+        state: GenerationState,
     ) -> None:
         if model.requires_full_prefill:
             raise InputError(
@@ -175,41 +173,41 @@ class Speculation:
                     f"draft is a language model, a DraftModel or a PromptLookup; got {type(draft).__name__}."
                 )
             draft = DraftModel(draft)
-        self._model, self._cache, self._answer = model, cache, answer
+        self._model, self._cache, self._state = model, cache, state
         self._draft = draft
 
     def decode(self, tokens: list[int]) -> Iterator[tuple[int, LazyLogprobs | None]]:
-        """`tokens`: the end of the prompt, which isn't in the cache yet."""
-        answer = self._answer
-        history = list(answer.prompt)
+        """The tokens of the answer. `tokens`: the end of the prompt, which isn't in the cache yet."""
+        state = self._state
+        history = list(state.prompt)
         none = mx.zeros((0,), dtype=mx.int32)
         vocab_size = self._model.vocab_size or 0  # else the first logits tell
         proposer = self._draft.start(vocab_size) if vocab_size else None
-        while len(answer.tokens) < answer.limit:
-            # of a round's tokens one is the model's own: with a draft that is right throughout it is one more
-            room = answer.limit - len(answer.tokens) - 1
-            drafted = proposer.propose(history, room, answer.sampler.fork()) if proposer and room else none
+        while len(state.tokens) < state.limit:
+            # each round adds a token of the model's own to those that were accepted
+            room = state.limit - len(state.tokens) - 1
+            drafted = proposer.propose(history, room, state.sampler.fork()) if proposer and room else none
             n = drafted.size
-            if n:  # MLX would read an id beyond the embedding all the same
+            if n:  # MLX doesn't check ids against the embedding's size
                 drafted = mx.clip(drafted, 0, vocab_size - 1)
             logits = self._model(mx.concatenate([mx.array(tokens, dtype=mx.int32), drafted])[None], self._cache)
             if proposer is None:
                 vocab_size = logits.shape[-1]
                 proposer = self._draft.start(vocab_size)
-            drawn, states = [], []
+            drawn, samplers = [], []
             for i in range(n + 1):
-                drawn.append(answer.sampler(logits[:, i - n - 1]))
-                states.append(answer.sampler.fork())
+                drawn.append(state.sampler(logits[:, i - n - 1]))
+                samplers.append(state.sampler.fork())
             lazy = [array for _, logprobs in drawn if logprobs is not None for array in logprobs.arrays]
             found = mx.concatenate([token for token, _ in drawn])
             mx.eval(found, drafted, *lazy)
             own, guesses = cast(list[int], found.tolist()), cast(list[int], drafted.tolist())
             right = next((i for i in range(n) if own[i] != guesses[i]), n)
-            answer.sampler = states[right]
+            state.sampler = samplers[right]
             if any(layer.trim(n - right) != n - right for layer in self._cache):
-                raise CacheError("this cache can't take tokens back, as a draft needs it to. Generate without a draft.")
-            answer.drafted += n
-            answer.accepted += right
+                raise CacheError("this cache can't be trimmed, which a draft needs. Generate without a draft.")
+            state.drafted += n
+            state.accepted += right
             history += own[: right + 1]
             tokens = own[right : right + 1]
             for token, (_, logprobs) in zip(own, drawn[: right + 1], strict=False):

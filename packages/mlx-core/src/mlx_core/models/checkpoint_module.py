@@ -24,7 +24,7 @@ from .. import backend
 from ..checkpoints import load_weights, new_folder, write_config, write_weights
 from ..config import QuantizationConfig, parse_dtype, read_json
 from ..errors import ConfigError, ConversionError, MissingCheckpointError, WeightsError
-from .filling import LoadReport, build, fill, inverse, layouts
+from .filling import FASTER, LoadReport, build, fill, inverse, layouts
 from .projections import named_parameters
 from .quantization import quantization_table
 
@@ -91,6 +91,7 @@ class CheckpointModule(nn.Module):
             dtype=parse_dtype(dtype) or wants.compute_dtype,
             keep_packed=wants.keep_packed if keep_packed is None else keep_packed,
             dequantize_limit_bytes=math.inf if keep_packed is False else wants.dequantize_limit_bytes,
+            dequantize_reason="" if keep_packed is False else FASTER,
         )
         if not lazy:
             mx.eval(network.parameters())

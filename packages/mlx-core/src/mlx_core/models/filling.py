@@ -20,6 +20,9 @@ from .projections import named_parameters
 
 _M = TypeVar("_M", bound=nn.Module)
 
+FASTER = "which is faster on this backend"
+"""The reason for dequantising where nobody asked for it."""
+
 
 @dataclass
 class LoadReport:
@@ -83,14 +86,15 @@ def fill(
     dtype: mx.Dtype | None = None,
     keep_packed: bool = True,
     dequantize_limit_bytes: float = math.inf,
+    dequantize_reason: str = "",
 ) -> None:
     """Make the weights, by the module's names and in the checkpoint's layouts, the module's. Lazy.
 
     quantization: the table by which weights with `.scales` are packed. Without `keep_packed` they are dequantised,
-    unless that would take more than `dequantize_limit_bytes`. dtype: of floating-point weights, None for their own;
-    those that a module names in its `fp32_parameters` are float32. Layers with `checkpoint_axes` get their weights
-    transposed by these. The report says what was done. Raises ConfigError for packings that the table and the weights
-    disagree on, WeightsError unless names, shapes and kinds of dtype are exactly the module's.
+    unless that would take more than `dequantize_limit_bytes`; the report gives the reason. dtype: of floating-point
+    weights, None for their own; those that a module names in its `fp32_parameters` are float32. Layers with
+    `checkpoint_axes` get their weights transposed by these. Raises ConfigError for packings that the table and the
+    weights disagree on, WeightsError unless names, shapes and kinds of dtype are exactly the module's.
     """
     weights = dict(weights)
     packings = _packings(weights, quantization)
@@ -98,7 +102,7 @@ def fill(
         full = _dequantized(weights, packings, dtype)
         nbytes = sum(value.nbytes for value in full.values())
         if nbytes <= dequantize_limit_bytes:
-            note_dequantized(report, len(packings))
+            note_dequantized(report, len(packings), dequantize_reason)
             weights, packings = full, {}
         else:
             sizes = f"{nbytes / 2**30:.1f} GiB, over the limit of {dequantize_limit_bytes / 2**30:.1f}"
@@ -119,9 +123,9 @@ def fill(
     report.measure(module)
 
 
-def note_dequantized(report: LoadReport, count: int) -> None:
+def note_dequantized(report: LoadReport, count: int, reason: str = "") -> None:
     """Say that `count` packed weights were dequantised."""
-    report.notes.append(f"{count} packed weights dequantised, which is faster on this backend")
+    report.notes.append(f"{count} packed weights dequantised" + (f", {reason}" if reason else ""))
 
 
 def fp32_parameters(module: nn.Module) -> set[str]:

@@ -13,7 +13,7 @@ from .. import backend, engines
 from ..checkpoints import Checkpoint, hub, open_checkpoint
 from ..config import parse_dtype
 from ..text import Tokenizer, load_tokenizer
-from .filling import LoadReport, build, fill, note_dequantized, preserved_random_state
+from .filling import FASTER, LoadReport, build, fill, note_dequantized, preserved_random_state
 from .layers import CausalLM
 from .projections import fuse_projections, named_parameters, split_parameters
 from .quantization import Quantize, quantize_model
@@ -82,6 +82,7 @@ def _load(
         dtype=dtype or wants.compute_dtype,
         keep_packed=wants.keep_packed if keep_packed is None else keep_packed,
         dequantize_limit_bytes=math.inf if keep_packed is False else wants.dequantize_limit_bytes,
+        dequantize_reason="" if keep_packed is False else FASTER,
         adapt=adapt,
     )
     if quantize is not None:
@@ -113,13 +114,15 @@ def open_model(
     dtype: mx.Dtype | str | None = None,
     keep_packed: bool = True,
     dequantize_limit_bytes: float = math.inf,
+    dequantize_reason: str = "",
     adapt: Adapt | None = None,
 ) -> tuple[CausalLM, Checkpoint]:
     """A model whose weights haven't been read yet, and whose projections aren't fused, with the checkpoint, whose
     weights are the model's now.
 
     dtype None is the checkpoint's own; weights that are packed stay so, or, without `keep_packed`, are dequantised
-    unless that would take more than `dequantize_limit_bytes`. Raises ConfigError, WeightsError.
+    unless that would take more than `dequantize_limit_bytes`; the load report gives the reason. Raises ConfigError,
+    WeightsError.
     """
     checkpoint = open_checkpoint(path, keep_packed=keep_packed, dequantize_limit_bytes=dequantize_limit_bytes)
     if adapt is not None:
@@ -132,7 +135,7 @@ def open_model(
         weights = model.sanitize(dict(checkpoint.weights))
     report.notes += filter(None, [*checkpoint.notes, model.load_note])
     if checkpoint.dequantized:
-        note_dequantized(report, checkpoint.dequantized)
+        note_dequantized(report, checkpoint.dequantized, dequantize_reason)
     fill(
         model,
         weights,
@@ -141,6 +144,7 @@ def open_model(
         dtype=parse_dtype(dtype) or checkpoint.dtype,
         keep_packed=keep_packed,
         dequantize_limit_bytes=dequantize_limit_bytes,
+        dequantize_reason=dequantize_reason,
     )
     checkpoint.weights.clear()  # each tensor's sources are freed as soon as it is computed
     model.load_report = report

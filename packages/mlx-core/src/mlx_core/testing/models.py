@@ -1,4 +1,4 @@
-"""Leaf helpers for tests: a scripted model, a tiny tokenizer, and the runner that every architecture goes through."""
+"""Models for tests: a tiny tokenizer, a scripted model, tiny decoders, and the checks of every architecture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .interpreter import interpret
 
 
 def byte_tokenizer(special_tokens: Sequence[str] = ("<eos>",), *, chat_template: str | None = None) -> Tokenizer:
-    """A vocabulary of the 256 bytes, and after them special tokens, the first of which ends an answer."""
+    """A tokenizer with the 256 bytes and then `special_tokens`, the first of which is the end-of-sequence token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -41,9 +41,9 @@ def byte_tokenizer(special_tokens: Sequence[str] = ("<eos>",), *, chat_template:
 
 
 class ScriptedModel:
-    """A LanguageModel whose answer is given: after `prompt_length` tokens it wants `script`, one token after the other.
+    """A LanguageModel that generates `script`: after `prompt_length` tokens, its logits prefer one token after the other.
 
-    It keeps positions in real caches, so a test sees what was fed to it (`fed`) and what a cache holds.
+    Positions come from real caches, which tests can look at; `fed` has the number of tokens of each call.
     """
 
     context_length = None
@@ -74,10 +74,9 @@ class ScriptedModel:
 def tiny_model(
     *, vocab_size: int = 64, layers: int = 2, window: int | None = None, seed: int = 0, **config: Any
 ) -> CausalLM:
-    """A decoder with random weights in fp32, small enough to run hundreds of steps in a test; its logits are of order
-    1.
+    """A decoder with random fp32 weights, small enough for hundreds of steps in a test; its logits are of order 1.
 
-    window: of every other layer. config: further entries of `DecoderConfig`.
+    window: the attention window of every other layer. config: further entries of `DecoderConfig`.
     """
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
     settings = DecoderConfig.from_dict(
@@ -96,11 +95,11 @@ def tiny_model(
 
 
 def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: float = 1e-4) -> None:
-    """Check the laws of every architecture on a tiny configuration in fp32. Raises AssertionError.
+    """Check a tiny fp32 model for the properties that every architecture must have. Raises AssertionError.
 
-    Shapes and dtype; the rows of a batch don't mix; later tokens don't reach earlier logits; prefill and decode
-    through each kind of cache, and in a left-padded batch, equal one full pass; fusing projections changes neither
-    logits nor the parameters' names; the plan alone gives the same logits.
+    Shapes and dtype; rows of a batch are independent; logits don't depend on later tokens; prefill and decode through
+    each kind of cache, and in a left-padded batch, equal one full pass; fusing projections changes neither the logits
+    nor the parameters and their names; the plan alone gives the same logits.
     """
     model = randomize(make())
     vocab_size = model.vocab_size
@@ -131,12 +130,12 @@ def check_model(make: Callable[[], CausalLM], *, length: int = 24, tolerance: fl
                 mx.concatenate(parts, axis=1), full, tolerance, f"{name} in chunks of {chunks} differs from a full pass"
             )
 
-    blanks = 5
-    cache = [BatchKVCache([blanks, 0], layer.window) for layer in model.layers]
-    padded = mx.concatenate([mx.pad(tokens[:1, : length - blanks], [(0, 0), (blanks, 0)]), tokens[1:]])
-    parts = [model(part, cache) for part in mx.split(padded, [blanks + 2, length - 1], axis=1)]
+    padding = 5
+    cache = [BatchKVCache([padding, 0], layer.window) for layer in model.layers]
+    padded = mx.concatenate([mx.pad(tokens[:1, : length - padding], [(0, 0), (padding, 0)]), tokens[1:]])
+    parts = [model(part, cache) for part in mx.split(padded, [padding + 2, length - 1], axis=1)]
     together = mx.concatenate(parts, axis=1)
-    _close(together[:1, blanks:], full[:1, : length - blanks], tolerance, "a left-padded row of a batch differs")
+    _close(together[:1, padding:], full[:1, : length - padding], tolerance, "a left-padded row of a batch differs")
     _close(together[1:], full[1:], tolerance, "a row beside a left-padded one differs")
 
     before = split_parameters(model)
@@ -155,6 +154,6 @@ def check_plan(model: CausalLM, tokens: mx.array, logits: mx.array, tolerance: f
     _close(mx.array(rebuilt.astype("float32")), logits, tolerance, "the plan gives other logits")
 
 
-def _close(found: mx.array, wanted: mx.array, tolerance: float, message: str) -> None:
-    error = float(mx.abs(found - wanted).max().item())  # type: ignore[arg-type]
+def _close(found: mx.array, expected: mx.array, tolerance: float, message: str) -> None:
+    error = float(mx.abs(found - expected).max().item())  # type: ignore[arg-type]
     assert error <= tolerance, f"{message} (by {error})"

@@ -1,6 +1,6 @@
-"""Chats as prompts: a checkpoint's Jinja template, rendered over messages and tools.
+"""Chat templates: a checkpoint's Jinja template, rendered over messages and tools.
 
-The templates and what they may rely on are Hugging Face's; the text is what transformers' apply_chat_template gives.
+The templates and the names that they use are Hugging Face's; the text is that of transformers' apply_chat_template.
 Neither jinja2 nor the sandbox is imported before a template is rendered.
 """
 
@@ -15,7 +15,7 @@ from ..errors import TokenizerError
 if TYPE_CHECKING:
     from jinja2 import Template
 
-MAX_TEMPLATE = 2**18  # characters; the longest of real templates have some 30,000
+MAX_TEMPLATE = 2**18  # characters; the longest real templates have some 30,000
 
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
@@ -29,16 +29,16 @@ def render_chat(
     add_generation_prompt: bool = True,
     **variables: Any,
 ) -> str:
-    """The prompt that the Jinja template `source` makes of a chat.
+    """The prompt that the Jinja template `source` gives for a chat.
 
     `messages`: dictionaries with at least a "role"; `tools`: JSON schemas of the functions that the model may call;
-    `variables`: anything else that the template reads, such as bos_token or enable_thinking. All of it has to be
-    plain data: None, booleans, numbers, strings, and lists, tuples and dictionaries of them.
+    `variables`: anything else that the template reads, such as bos_token or enable_thinking. All of them have to be
+    plain data: None, booleans, numbers, strings, and lists, tuples and dictionaries of those.
 
     Raises TokenizerError for a template that can't be compiled, that fails on these messages or refuses them, or that
-    oversteps the sandbox; and for messages, tools or variables of another form.
+    exceeds the sandbox's limits; and for messages, tools or variables of another form.
     """
-    # A key without a value is left out, since templates ask whether it is there, and else write "None".
+    # A key whose value is None is left out: templates test whether it is defined, and would write "None" otherwise.
     chat = [
         {key: value for key, value in message.items() if value is not None}
         for message in _checked(messages, "messages", _MESSAGE)
@@ -62,10 +62,10 @@ def render_chat(
 
 
 def choose_template(templates: Mapping[str, str], wanted: str | None, *, tools: bool) -> str:
-    """One of a checkpoint's named templates: the one called `wanted`, or with None "tool_use" for a chat with tools if
-    there is one, and "default" else. A `wanted` that is no name is itself the template.
+    """One of a checkpoint's named templates: the one called `wanted`. With None, "tool_use" for a chat with tools if
+    there is one, else "default". A `wanted` that isn't a name is a template itself.
 
-    Raises TokenizerError when there is none to choose.
+    Raises TokenizerError if there is none to choose.
     """
     if wanted is not None:
         return templates.get(wanted, wanted)
@@ -96,7 +96,7 @@ def _checked(items: Any, what: str, form: str) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A copy of plain data. Templates are strangers' programs: they get no object that has methods of its own."""
+    """A copy of plain data. Templates are untrusted programs: they get no object that has methods of its own."""
     try:
         return _copy(value, where)
     except RecursionError:
@@ -106,7 +106,7 @@ def _plain(value: Any, where: str) -> Any:
 def _copy(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    # A subclass is taken back to the plain value that it stands for.
+    # A subclass is turned into the plain type, so that none of its methods can be called.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -156,7 +156,7 @@ def _compiled(source: str) -> Template:
         raise TokenizerError(f"the chat template has {len(source):,} characters, more than {MAX_TEMPLATE:,}")
     try:
         return compile_template(source)
-    except Exception as error:  # Jinja's errors, and Python's for what is nested too deeply
+    except Exception as error:  # Jinja's errors, and Python's for deep nesting
         line = getattr(error, "lineno", None)
         where = "" if line is None else f" at line {line}"
         raise TokenizerError(f"the chat template isn't valid Jinja{where}: {error}; pass another one") from error

@@ -1,14 +1,15 @@
-"""Text out of tokens, one token at a time.
+"""Streaming detokenisation: the text of tokens, one token at a time.
 
-The law: the pieces of a stream, joined, are exactly what decoding all of its tokens at once gives, whatever the tokens.
-A piece is given as soon as no further token can change it, and a token costs the same however long the text is.
+The pieces of a stream, joined, are exactly the text that decoding all of its tokens at once gives, for any tokens. A
+piece is returned as soon as no further token can change it, and the cost of a token doesn't grow with the text.
 
-What has to be held back depends on how a tokenizer decodes:
+What has to be held back depends on the tokenizer's decoder:
 
-- byte-level vocabularies (GPT-2, Llama 3, Qwen): the bytes of an unfinished UTF-8 character; - byte fallback
-(SentencePiece): a whole run of byte tokens, since one invalid byte turns every byte of its run into U+FFFD; - the
-start of a text may lose its leading space, or its first token may be treated unlike the others; - a decoder that
-isn't known to work token by token: everything, until the end.
+- byte-level vocabularies (GPT-2, Llama 3, Qwen): the bytes of an unfinished UTF-8 character;
+- byte fallback (SentencePiece): a whole run of byte tokens, since one invalid byte turns every byte of its run into
+  U+FFFD;
+- the start of a text, which may lose its leading space, or whose first token is decoded differently;
+- decoders that aren't known to work token by token: everything, until the end.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..errors import TokenizerError
 Decode = Callable[[list[str]], str]
 
 ID_LIMIT = 2**32  # the library's ids have 32 bits
-_SENTINEL = "a"  # stands before tokens that aren't the first of their text; never a token of the vocabulary's
+_SENTINEL = "a"  # decoded before tokens that aren't the first of their text; only the decoder sees it
 _BYTE_PROBES = ("<0x41>", "<0xFF>")  # a valid byte and an invalid one: any byte token changes beside one of them
 _MAX_STRIPPED = 16  # characters that a decoder may strip at the start and still be streamed
 
@@ -45,9 +46,7 @@ def checked_ids(ids: Iterable[Any] | Any) -> list[int]:
 
 
 def checked_id(value: Any) -> int:
-    """`value` as a Python integer, from whatever counts as one. Raises TokenizerError for a negative or another
-    value.
-    """
+    """A token id as a Python integer, from any kind of integer. Raises TokenizerError for others and negative ones."""
     try:
         index = operator.index(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError):
@@ -62,7 +61,7 @@ def checked_id(value: Any) -> int:
 
 @contextmanager
 def library_errors(task: str) -> Iterator[None]:
-    """Turn what the tokenizers library raises into a TokenizerError: ValueErrors, bare Exceptions, Rust's panics."""
+    """Turn exceptions of the tokenizers library into TokenizerErrors: ValueError, bare Exception, Rust's panics."""
     try:
         yield
     except TokenizerError:
@@ -75,7 +74,7 @@ def library_errors(task: str) -> Iterator[None]:
 
 
 class Decoding:
-    """How one tokenizer turns tokens into text. Its streams share it, and with it what it learnt about each token."""
+    """One tokenizer's decoder, and the texts of its tokens as far as they were needed. Its streams share it."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self._backend = backend
@@ -90,27 +89,25 @@ class Decoding:
         return frozenset(token.content for token in self._backend.get_added_tokens_decoder().values() if token.special)
 
     def decode(self, tokens: list[str]) -> str:
-        """The text of `tokens` (strings of the vocabulary) as the library has it."""
+        """The library's text of `tokens`, which are strings of the vocabulary."""
         decoder = self._backend.decoder
         if decoder is None:
             return " ".join(tokens)
         with library_errors("decode these tokens"):
             return decoder.decode(tokens)
 
-    def inner(self, tokens: list[str]) -> str:
+    def continuation(self, tokens: list[str]) -> str:
         """The text that `tokens` add to a text which has begun."""
         return self.decode([_SENTINEL, *tokens])[len(_SENTINEL) :]
 
     def text(self, token: str) -> str | None:
-        """What `token` adds to a text which has begun, or None if its neighbours have a say in that (a byte's
-        token).
-        """
+        """The text that `token` adds to a text which has begun; None for a byte's token, where it depends on others."""
         if token not in self._texts:
-            alone = self.inner([token])
-            joins = self._has_byte_fallback and any(
-                self.inner([token, byte]) != alone + self.inner([byte]) for byte in _BYTE_PROBES
+            alone = self.continuation([token])
+            is_byte = self._has_byte_fallback and any(
+                self.continuation([token, byte]) != alone + self.continuation([byte]) for byte in _BYTE_PROBES
             )
-            self._texts[token] = None if joins else alone
+            self._texts[token] = None if is_byte else alone
         return self._texts[token]
 
     def reader(self) -> _Reader:
@@ -129,7 +126,7 @@ class Decoding:
 
     @cached_property
     def _works_by_token(self) -> bool:
-        """Whether tokens inside a text are decoded one by one (runs of bytes apart), and only its start is special."""
+        """Whether tokens are decoded one by one, except runs of bytes and the start of a text."""
         fused = False
         for stage in self._stages:
             match stage["type"]:
@@ -142,21 +139,25 @@ class Decoding:
                     pass
                 case _:
                     return False
-        # The sentinel and the probes tell the truth only if no stage touches them.
+        # The sentinel and the probes are only valid if no stage changes them.
         if self.decode([_SENTINEL]) != _SENTINEL:
             return False
         if not self._has_byte_fallback:
             return True
         fallbacks = sum(stage["type"] == "ByteFallback" for stage in self._stages)
         valid, invalid = _BYTE_PROBES
-        return fallbacks == 1 and self.inner([valid]) == "A" and self.inner([valid, invalid]) == "\ufffd\ufffd"
+        return (
+            fallbacks == 1
+            and self.continuation([valid]) == "A"
+            and self.continuation([valid, invalid]) == "\ufffd\ufffd"
+        )
 
 
 class StreamingDetokenizer:
-    """Text as its tokens arrive; made by `Tokenizer.detokenizer`.
+    """Decodes tokens one at a time; made by `Tokenizer.detokenizer`.
 
-    `add` a token to get the text that has become readable ("" while a character is unfinished), and `flush` at the
-    end to get what was held back. The pieces join to what `Tokenizer.decode` makes of all the tokens.
+    `add` takes a token and returns the text that is final with it ("" while a character is unfinished); `flush` returns
+    the rest at the end. The pieces join to the text that `Tokenizer.decode` gives for all the tokens.
     """
 
     def __init__(self, decoding: Decoding, *, skip_special_tokens: bool = True, shown: Iterable[str] = ()) -> None:
@@ -167,7 +168,7 @@ class StreamingDetokenizer:
         self._flushed = False
 
     def add(self, token_id: int) -> str:
-        """The text that this token makes readable, possibly "". An id outside the vocabulary has none.
+        """The text that is final with this token, possibly "". An id outside the vocabulary has no text.
 
         Raises TokenizerError for a negative id, and after `flush`.
         """
@@ -176,18 +177,18 @@ class StreamingDetokenizer:
         token = self._decoding.token(checked_id(token_id))
         if token is None or token in self._skipped:
             return ""
-        return self._give(self._reader.add(token))
+        return self._record(self._reader.add(token))
 
     def flush(self) -> str:
-        """The text that was still held back. Ends the stream."""
+        """The text that is still held back. Ends the stream."""
         if self._flushed:
             return ""
         self._flushed = True
-        return self._give(self._reader.finish())
+        return self._record(self._reader.finish())
 
     @property
     def text(self) -> str:
-        """All the text given so far."""
+        """All the text returned so far."""
         self._pieces = ["".join(self._pieces)]
         return self._pieces[0]
 
@@ -196,7 +197,7 @@ class StreamingDetokenizer:
         self._reader = self._decoding.reader()
         self._pieces, self._flushed = [], False
 
-    def _give(self, piece: str) -> str:
+    def _record(self, piece: str) -> str:
         if piece:
             self._pieces.append(piece)
         return piece
@@ -217,11 +218,11 @@ class _ByteReader:
     def add(self, token: str) -> str:
         try:
             data = bytes([BYTES[character] for character in token])
-        except KeyError:  # a token in plain text: its own UTF-8 counts, as in the library
+        except KeyError:  # an added token in plain text: its UTF-8 bytes, as in the library
             data = token.encode()
         text = self._decoder.decode(data)
         pending, _ = self._decoder.getstate()
-        if b"\xed\xa0" <= pending < b"\xee":  # Python waits for the rest of a surrogate, which is no UTF-8 anyway
+        if b"\xed\xa0" <= pending < b"\xee":  # Python waits for the rest of a surrogate, which is never valid UTF-8
             self._decoder.reset()
             text += pending.decode(errors="replace")
         return text
@@ -231,7 +232,7 @@ class _ByteReader:
 
 
 class _TokenReader:
-    """A vocabulary whose tokens have texts of their own, but for bytes and for the start of the text."""
+    """A vocabulary in which each token has a text of its own, except for bytes and at the start of the text."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._decoding = decoding
@@ -247,24 +248,24 @@ class _TokenReader:
             return text
         piece = self._window([token])
         if self._head is not None and (text or not self._head or self._decoding.text(self._head[-1]) is None):
-            self._head.append(token)  # a token without text is only worth keeping where it is the first or ends a run
+            self._head.append(token)  # a token without text matters only if it is the first or ends a run of bytes
         return piece
 
     def finish(self) -> str:
         return self._window([])
 
     def _window(self, tokens: list[str]) -> str:
-        """The text of what was held back and of `tokens`, none of it held back any longer."""
+        """The text of the tokens that were held back, and of `tokens`."""
         window, self._run = self._run + tokens, []
         if self._head is None:
-            return self._decoding.inner(window)
+            return self._decoding.continuation(window)
         piece = self._decoding.decode(self._head + window)
         self._head = None if piece else self._head + window[: len(window) - len(tokens)]
         return piece
 
 
 class _WholeReader:
-    """A decoder that may change any text until it has seen the last token."""
+    """A decoder that may change any part of the text until the last token."""
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
@@ -279,14 +280,14 @@ class _WholeReader:
 
 
 def _flatten(decoder: dict[str, Any]) -> list[dict[str, Any]]:
-    """The decoder's stages in order, with nested sequences opened."""
+    """The decoder's stages in order, without nesting."""
     if decoder["type"] != "Sequence":
         return [decoder]
     return [stage for inner in decoder["decoders"] for stage in _flatten(inner)]
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: the printable characters of Latin-1 stand for themselves, the other bytes for U+0100 and up."""
+    """GPT-2's alphabet, character -> byte: Latin-1's printable characters, and U+0100 and up for the other bytes."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -1,7 +1,7 @@
-"""How much longer a tokenizer's normaliser and decoder may make a text.
+"""The limit on how much longer a tokenizer's normaliser and decoder may make a text.
 
-A tokenizer.json may replace a letter by a thousand, and do so several times over: without a bound, a file of a few kB
-turns the letter into more than a machine can hold, and the tokenizers library ends the process.
+A tokenizer.json may replace a letter by a thousand, several times over: without a limit, a file of a few kB turns one
+letter into more than the memory holds, and the tokenizers library ends the process.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import tokenizers
 
 from ..errors import TokenizerError
 
-MAX_GROWTH = 4096  # times; SentencePiece's own normalisers, as they are put together here, come to some 800
-_PREFIX_BYTES = 64  # of what is put before a text once, which makes no long text much longer
+MAX_EXPANSION = 4096  # times; the normalisers that `sentencepiece` builds come to some 800
+_PREFIX_BYTES = 64  # a prefix is put before a text once: counted as if the text had this many bytes
 
 
-def check_growth(backend: tokenizers.Tokenizer) -> None:
-    """Raise TokenizerError unless texts grow by no more than `MAX_GROWTH` times, in bytes, at worst."""
+def check_expansion(backend: tokenizers.Tokenizer) -> None:
+    """Raise TokenizerError if a text may become more than `MAX_EXPANSION` times as long, in bytes."""
     for name, part in (("normaliser", backend.normalizer), ("decoder", backend.decoder)):
-        growth = 1.0 if part is None else _growth(json.loads(part.__getstate__()))
-        if growth > MAX_GROWTH:
+        expansion = 1.0 if part is None else _expansion(json.loads(part.__getstate__()))
+        if expansion > MAX_EXPANSION:
             raise TokenizerError(
-                f"the tokenizer's {name} may make a text {growth:.3g} times as long, more than {MAX_GROWTH} times: its "
+                f"the tokenizer's {name} may make a text {expansion:.3g} times as long, more than {MAX_EXPANSION} times: its "
                 "file is damaged, or made to use up the memory; get it from elsewhere"
             )
 
 
-def _growth(stage: Mapping[str, Any]) -> float:
-    """The most bytes that one byte may become; of stages that aren't named here, those that add next to nothing."""
+def _expansion(stage: Mapping[str, Any]) -> float:
+    """The most bytes that a stage may make of one byte. Types that aren't named here add next to nothing."""
     match stage["type"]:
         case "Sequence":
-            return math.prod(map(_growth, stage.get("normalizers") or stage.get("decoders") or ()))
+            return math.prod(map(_expansion, stage.get("normalizers") or stage.get("decoders") or ()))
         case "Replace":
             content, found = _bytes(stage["content"]), _bytes(stage["pattern"].get("String", ""))
             return max(1.0, content / found) if found else 1.0 + content  # an expression may match between letters
@@ -48,7 +48,7 @@ def _growth(stage: Mapping[str, Any]) -> float:
 
 
 def _longest_replacement(characters: bytes) -> int:
-    """In bytes: SentencePiece's map is a trie, after its size in four bytes, and then texts that end with a zero."""
+    """Bytes of the longest text in a precompiled map: a trie, after its size in four bytes, then texts that end with 0."""
     return max(map(len, characters[4 + int.from_bytes(characters[:4], "little") :].split(b"\0")), default=1)
 
 

@@ -1,8 +1,7 @@
-"""How checkpoints write what isn't plain text in a reply: thinking blocks and tool calls.
+"""The formats of thinking blocks and tool calls in replies, and a registry of them.
 
-A format is data and a function that reads one call. The registry holds those of the families that we serve; a package
-adds its own by `register_format`. Which one a checkpoint uses shows in its chat template, since that has to write the
-earlier calls of a conversation:
+A format is data, and a function that parses one call. A package adds its own by `register_format`. The format of a
+checkpoint is recognised by its chat template, which has to write the earlier calls of a conversation:
 
     hermes        <tool_call>\\n{"name": …, "arguments": {…}}\\n</tool_call>       Qwen2.5, Qwen3, Hermes
     qwen3-coder   <tool_call>\\n<function=name>\\n<parameter=key>\\nvalue\\n</parameter>\\n</function>\\n</tool_call>
@@ -11,7 +10,7 @@ earlier calls of a conversation:
     mistral       [TOOL_CALLS][{"name": …, "arguments": {…}}], or [TOOL_CALLS]name[ARGS]{…}
     plain         no calls
 
-Sources: those families' chat templates.
+Sources: the families' chat templates.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from .chat_template import Message, Tool
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-Properties = Mapping[str, Mapping[str, Any]]  # of each tool, by its name: its parameters' JSON schemas, by theirs
+Properties = Mapping[str, Mapping[str, Any]]  # tool name -> parameter name -> JSON schema
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool that the model wants called. `id` is the model's own where its format has one, and else numbers the calls
-    of a reply, in the nine letters and digits that Mistral's templates ask for.
+    """A tool call of the model. `id` is the model's own where its format has one; otherwise it numbers the calls of a
+    reply, in nine letters and digits, as Mistral's templates require.
     """
 
     name: str
@@ -44,26 +43,26 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Quote:
-    """A stretch of a call in which its closing mark is only text: from `opens` to the first of `closes`."""
+    """A span of a call in which the call's own delimiters are plain text: from `opens` to the first of `closes`."""
 
     opens: str
     closes: tuple[str, ...]
-    skips: tuple[str, ...] = ()  # what is passed over while looking for it
+    skips: tuple[str, ...] = ()  # such as escaped quotes, which don't close it
 
     @property
-    def marks(self) -> tuple[str, ...]:
+    def delimiters(self) -> tuple[str, ...]:
         return self.closes + self.skips
 
 
 @dataclass(frozen=True)
 class CallSyntax:
-    """Where a call begins and ends, and how it is read.
+    """The delimiters of a call, and its parser.
 
-    `opens`: the marks that begin a call, of the names of the tools that were offered. A mark that begins with a line
-    break also stands at the start of a reply and after another call. `closes`: the mark that ends it, after as many
-    `nests` as came since the opening mark, which counts as one; without it a call goes on to the end of the reply.
-    `read`: the calls in the text from the opening mark to the closing one; raises ValueError with the reason why there
-    are none.
+    `opens`: gives the opening delimiters, from the names of the tools that were offered. One that begins with a line
+    break is also recognised without it at the start of a reply and after another call. `closes`: the closing delimiter,
+    or "" where a call goes on to the end of the reply. `nests`: a delimiter that opens another level within the call,
+    such as "{"; the opening delimiter counts as the first level. `read`: parses the text from the opening delimiter to
+    the closing one, both included; raises ValueError with the reason where it holds no call.
     """
 
     opens: Callable[[Iterable[str]], tuple[str, ...]]
@@ -75,12 +74,12 @@ class CallSyntax:
 
 @dataclass(frozen=True)
 class ReplyFormat:
-    """How a family's replies are written.
+    """The format of a family's replies.
 
-    `thinking`: the marks around a thinking block; `calls`: the syntax of tool calls; `traits`: what all of a chat
-    template has to contain to be of this format; `special_tokens`: which of the marks may be special tokens of the
-    vocabulary, which a detokenizer must not skip; `write`: a message of a conversation as the chat template takes it,
-    perhaps as several.
+    `thinking`: the delimiters of a thinking block; `calls`: the syntax of tool calls; `traits`: strings that a chat
+    template of this format contains, all of them; `special_tokens`: delimiters that may be special tokens of the
+    vocabulary, which a detokenizer must not skip; `write`: turns a message of a conversation into what the chat template
+    takes, which may be several messages.
     """
 
     name: str
@@ -91,22 +90,22 @@ class ReplyFormat:
     write: Callable[[dict[str, Any]], list[dict[str, Any]]] = field(default=lambda message: [message])
 
     def opens_thinking(self, prompt: str) -> bool:
-        """Whether a prompt ends with an open thinking block, in which the reply then begins."""
+        """Whether a prompt ends within a thinking block, so that the reply begins in it."""
         return self.thinking is not None and prompt.rstrip().endswith(self.thinking[0])
 
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """A conversation as this format's chat templates take it, from the form that everyone writes: arguments that
-        are JSON text become objects, a missing text beside calls an empty one.
+        """A conversation in the form of OpenAI's API, as this format's chat templates take it: arguments in JSON text
+        become objects, and the content of a message with calls is a string.
 
-        Raises InputError for calls that aren't of that form.
+        Raises InputError for calls that can't be read.
         """
         return [written for message in messages for written in self.write(_completed(message))]
 
 
 def reply_format(checkpoint: Tokenizer | str | None, name: str | None = None) -> ReplyFormat:
-    """The format of a checkpoint's replies, from its tokenizer or its chat template; `name` overrides what that shows.
+    """The format of a checkpoint's replies, by its tokenizer or its chat template; `name` chooses one instead.
 
-    Its `thinking` is None where the template knows no such block. Raises InputError for a name that isn't registered.
+    Its `thinking` is None if the template has no thinking block. Raises InputError for a name that isn't registered.
     """
     template = checkpoint if checkpoint is None or isinstance(checkpoint, str) else checkpoint.chat_template
     if name is not None:
@@ -120,9 +119,9 @@ def reply_format(checkpoint: Tokenizer | str | None, name: str | None = None) ->
 
 
 def register_format(entry: ReplyFormat) -> None:
-    """Add a format. Among those whose traits a template has, the one registered last is chosen.
+    """Add a format. Of several formats whose traits a template has, the one registered last is chosen.
 
-    Raises InputError where the name is taken by another.
+    Raises InputError if another format has this name.
     """
     if _FORMATS.setdefault(entry.name, entry) != entry:
         raise InputError(f"there is a reply format {entry.name!r} already: choose another name.")
@@ -155,7 +154,7 @@ def _completed(message: Message) -> dict[str, Any]:
 
 
 def _with_object(call: Any) -> dict[str, Any]:
-    """A message's call, whose arguments may be JSON text, with an object of them."""
+    """A call of a message, with its arguments as an object where they were JSON text."""
     function = _mapping(_mapping(call).get("function", call))
     try:
         read = _call(function.get("name"), function.get("arguments"))
@@ -168,11 +167,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-# One call, from what its text says
+# --- Parsing one call
 
 
 def _call(name: Any, arguments: Any, call_id: Any = None) -> ToolCall:
-    """Raises ValueError for what is no call, or can't be written as JSON in UTF-8."""
+    """A call of these parts. Raises ValueError if they don't make one, or can't be written as JSON in UTF-8."""
     if not isinstance(name, str) or not name or name.split() != [name]:
         raise ValueError(f"a call needs the name of a tool, found {name!r:.80}")
     if isinstance(arguments, str):
@@ -205,27 +204,28 @@ def _json_calls(text: str) -> list[ToolCall]:
     return calls
 
 
-class _Tags:
-    """The tags of a call, one after the other."""
+class _TagReader:
+    """Reads a text of tags from left to right."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
 
     def take(self, tag: str) -> bool:
-        """Whether `tag` comes next, perhaps after white space; if so it is passed."""
-        at = _space(self._text, self._at)
+        """Whether `tag` comes next, after optional white space; if so it is consumed."""
+        at = _skip_space(self._text, self._at)
         if not self._text.startswith(tag, at):
             return False
         self._at = at + len(tag)
         return True
 
-    def demand(self, tag: str) -> None:
+    def expect(self, tag: str) -> None:
+        """Consume `tag`, which has to come next."""
         if not self.take(tag):
             raise ValueError(f"{tag} is missing, found {self._text[self._at :]!r:.80}")
 
     def until(self, tag: str) -> str:
-        """The text before the next `tag`, which is passed."""
+        """The text before the next `tag`; both are consumed."""
         end = self._text.find(tag, self._at)
         if end < 0:
             raise ValueError(f"{tag} is missing after {self._text[self._at :]!r:.80}")
@@ -237,7 +237,7 @@ class _Tags:
             raise ValueError(f"a call ends here, found {self._text[self._at :]!r:.80}")
 
 
-def _space(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return match.end() if match else at
 
@@ -245,20 +245,21 @@ def _space(text: str, at: int) -> int:
 _SPACE = re.compile(r"\s*")
 
 
-# Values that stand between tags, as text
+# --- Values between tags, which are written as text
 
 _PYTHON = {"True": True, "False": False, "None": None}  # as Qwen3-Coder's templates write them
 _TYPES = {type(None): "null", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
 
 
 def _value(text: str, schema: Mapping[str, Any] | None, *, python: bool = False) -> Any:
-    """What `text` stands for: a value of the types that the schema allows, if it is there and names some, or any JSON;
-    else the text itself. A string stands as it is, never as JSON. python: True, False and None are written so.
+    """The JSON value that `text` writes, if the schema allows its type or names no types; else the text itself.
+
+    A string is always written as it is, never as JSON. python: True, False and None are written as in Python.
     """
     types = _types(schema)
-    words = _PYTHON if python or (types and "string" not in types) else {}
+    constants = _PYTHON if python or (types and "string" not in types) else {}
     try:
-        value = words[text] if text in words else json.loads(text)
+        value = constants[text] if text in constants else json.loads(text)
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
         return text
@@ -273,7 +274,7 @@ def _value(text: str, schema: Mapping[str, Any] | None, *, python: bool = False)
 
 
 def _types(schema: Any) -> set[str] | None:
-    """The JSON types that a schema allows, or None where it doesn't say."""
+    """The JSON types that a schema allows, or None if it names none."""
     if not isinstance(schema, Mapping):
         return None
     named = schema.get("type")
@@ -291,10 +292,10 @@ def _types(schema: Any) -> set[str] | None:
     return None
 
 
-# The formats
+# --- The formats
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_JSON_STRING = Quote('"', ('"', "\n"), ("\\\\", '\\"'))  # no string goes on over a line break
+_JSON_STRING = Quote('"', ('"', "\n"), ("\\\\", '\\"'))  # a line break ends it: the string isn't valid then
 
 
 def _inner(text: str) -> str:
@@ -306,30 +307,30 @@ def _read_hermes(text: str, tools: Properties) -> list[ToolCall]:
 
 
 def _read_qwen3_coder(text: str, tools: Properties) -> list[ToolCall]:
-    tags = _Tags(_inner(text))
-    tags.demand("<function=")
+    tags = _TagReader(_inner(text))
+    tags.expect("<function=")
     name = tags.until(">").strip()
     schemas, arguments = tools.get(name, {}), {}
     while tags.take("<parameter="):
         key = tags.until(">").strip()
         value = tags.until("</parameter>").removeprefix("\n").removesuffix("\n")
         arguments[key] = _value(value, schemas.get(key), python=True)
-    tags.demand("</function>")
+    tags.expect("</function>")
     tags.end()
     return [_call(name, arguments)]
 
 
 def _read_glm_4_5(text: str, tools: Properties) -> list[ToolCall]:
     body = _inner(text)
-    if body.lstrip().startswith("{"):  # GLM sometimes falls back on the commoner form
+    if body.lstrip().startswith("{"):  # GLM sometimes falls back to the more common form
         return _json_calls(body)
     start = body.find("<arg_key>")
     name = (body if start < 0 else body[:start]).strip()
     schemas, arguments = tools.get(name, {}), {}
-    tags = _Tags("" if start < 0 else body[start:])
+    tags = _TagReader("" if start < 0 else body[start:])
     while tags.take("<arg_key>"):
         key = tags.until("</arg_key>").strip()
-        tags.demand("<arg_value>")
+        tags.expect("<arg_value>")
         arguments[key] = _value(tags.until("</arg_value>"), schemas.get(key))
     tags.end()
     return [_call(name, arguments)]
@@ -345,14 +346,14 @@ def _open_glm_4(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _write_glm_4(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """A call is an assistant's message with the tool's name as metadata and the arguments as text."""
+    """Each call as an assistant's message, with the tool's name as metadata and the arguments as content."""
     if message.get("role") == "tool":
         return [{**message, "role": "observation"}]
     if not message.get("tool_calls"):
         return [message]
-    spoken = [{"role": "assistant", "content": message["content"]}] if message["content"].strip() else []
+    text = [{"role": "assistant", "content": message["content"]}] if message["content"].strip() else []
     functions = [call["function"] for call in message["tool_calls"]]
-    return spoken + [
+    return text + [
         {
             "role": "assistant",
             "metadata": function["name"],
@@ -378,7 +379,7 @@ def _named_calls(text: str) -> Iterator[ToolCall]:
         except ValueError as error:
             raise ValueError(f"invalid JSON: {error}") from None
         yield _call(head["name"], arguments, head["id"])
-        at = _space(text, end)
+        at = _skip_space(text, end)
 
 
 _MISTRAL_HEAD = re.compile(

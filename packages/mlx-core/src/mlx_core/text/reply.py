@@ -1,4 +1,4 @@
-"""Replies in parts: what a model says, what it thinks, and which tools it wants called.
+"""Replies in parts: text, thinking and tool calls, parsed as they are generated.
 
     parser = ReplyParser(reply_format(tokenizer), tools=tools)
     for chunk in generation:
@@ -7,10 +7,10 @@
     events = parser.finish()
     messages.append(parser.reply.to_message())
 
-However a reply is cut into chunks, the parts are the same, and only what may be the start of a mark is held back.
-Nothing is lost: each character of a reply is in its text, in its thinking, or in a call, but for the marks around
-thinking and calls and the line breaks beside them. The start of a reply counts as such a mark, since templates differ
-in whether the prompt's last line break is the model's to write.
+The parts don't depend on how a reply is cut into chunks, and only what may be the start of a delimiter is held back.
+Each character of a reply is in its text, in its thinking, or in a call, except for the delimiters of thinking and calls
+and the line breaks beside them. The start of a reply counts as a delimiter too, because templates differ in whether the
+prompt or the model writes the line break there.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .formats import Quote, ReplyFormat, ToolCall, reply_format, tool_properties
 
 @dataclass(frozen=True)
 class TextDelta:
-    """More of what the model says."""
+    """Further text of the reply."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class ThinkingDelta:
-    """More of what the model thinks."""
+    """Further text of the thinking."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class InvalidToolCall:
-    """What began as a tool call and is none: all of it, marks included, and why. The reason is "unfinished" where the
+    """A tool call that can't be parsed: its whole text, with its delimiters, and the reason, which is "unfinished" if the
     reply ended within the call.
     """
 
@@ -54,7 +54,7 @@ Event = TextDelta | ThinkingDelta | ToolCall | InvalidToolCall
 
 @dataclass(frozen=True)
 class Reply:
-    """The parts of a reply; text and thinking are empty where there is none."""
+    """The parts of a reply; text and thinking are "" where the reply has none."""
 
     text: str
     thinking: str = ""
@@ -62,8 +62,8 @@ class Reply:
     invalid_tool_calls: tuple[InvalidToolCall, ...] = ()
 
     def to_message(self) -> dict[str, Any]:
-        """The assistant's message with which the conversation goes on, for `ReplyFormat.messages` or as it is for
-        templates that take the common form. Calls that weren't understood stay in its text, for the model to see.
+        """The reply as an assistant's message for the rest of the conversation, in the form of OpenAI's API;
+        `ReplyFormat.messages` adapts it to the chat template. Calls that can't be parsed stay in its content.
         """
         content = "\n".join(part for part in (self.text, *(call.raw for call in self.invalid_tool_calls)) if part)
         message: dict[str, Any] = {"role": "assistant", "content": content}
@@ -78,7 +78,7 @@ class Reply:
 
 
 def tool_message(call: ToolCall, content: str) -> dict[str, Any]:
-    """The message that answers a tool call with what the tool gave."""
+    """The message that gives the model the result of a tool call."""
     return {"role": "tool", "name": call.name, "tool_call_id": call.id, "content": content}
 
 
@@ -89,7 +89,7 @@ def parse_reply(
     tools: Sequence[Tool] | None = None,
     thinking_open: bool = False,
 ) -> Reply:
-    """The parts of a whole reply; see `ReplyParser`."""
+    """The parts of a complete reply; the arguments are those of `ReplyParser`."""
     parser = ReplyParser(format, tools=tools, thinking_open=thinking_open)
     parser.feed(text)
     parser.finish()
@@ -97,15 +97,15 @@ def parse_reply(
 
 
 class ReplyParser:
-    """Takes a reply apart as it comes.
+    """Parses a reply while it is generated.
 
-    format: what `reply_format` gives, or the name of a format. tools: the JSON schemas of the tools that were offered,
-    by which values are typed in formats that don't show their types; with None a call is recognised all the same where
-    its marks show it, with an empty list there are no calls. thinking_open: the prompt ended within a thinking block;
-    see `ReplyFormat.opens_thinking`.
+    format: a result of `reply_format`, or the name of a format. tools: the JSON schemas of the tools that were offered,
+    which give the types of values in formats that don't write them; with None, calls whose delimiters don't need the
+    tools' names are still recognised; with an empty list there are no calls. thinking_open: the prompt ended within a
+    thinking block; see `ReplyFormat.opens_thinking`.
 
-    Thinking is looked for before any text and call only: later on its marks are text. Raises InputError for an unknown
-    format, for tools that are no JSON schemas, and for an open block in a format without thinking.
+    A thinking block is recognised only before any text and call; after that its delimiters are text. Raises InputError
+    for an unknown format, for tools that aren't JSON schemas, and for thinking_open in a format without thinking.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class ReplyParser:
         self._calls: list[ToolCall] = []
         self._invalid: list[InvalidToolCall] = []
         self._events: list[Event] = []
-        self._buffer = ""  # what came, understood up to `_at`
+        self._buffer = ""  # parsed up to `_at`
         self._at = 0
         self._state = self._read_thinking if thinking_open else self._read_edge
-        self._raw: list[str] = []  # the call that is being read
+        self._raw: list[str] = []  # of the call that is being parsed
         self._depth = 0
         self._quote: Quote | None = None
         self._finished = False
@@ -137,11 +137,11 @@ class ReplyParser:
         return Reply(text, thinking, tuple(self._calls), tuple(self._invalid))
 
     def feed(self, text: str) -> list[Event]:
-        """What became clear with some more text."""
+        """The events that further text of the reply gives."""
         return self._read(text, final=False)
 
     def finish(self) -> list[Event]:
-        """What is left when the reply has ended."""
+        """The last events; the reply has ended."""
         return self._read("", final=True)
 
     def _read(self, text: str, final: bool) -> list[Event]:
@@ -159,83 +159,82 @@ class ReplyParser:
             self._show(ThinkingDelta, self._thinking.end())
         return self._events
 
-    # Each state reads on from `_at`. True: another state goes on from where it came to; False: it wants more text.
+    # Each state parses from `_at` on. It returns whether another state has to go on, or else more text is needed.
 
     def _read_edge(self, final: bool) -> bool:
-        """At the start, after thinking and after a call: where thinking may begin, or a call without a line break."""
+        """At the start, after thinking and after a call: thinking may begin here, or a call without its line break."""
         called = self._calls or self._invalid
         thinking = () if called or self.format.thinking is None else self.format.thinking[:1]
-        marks = (*thinking, *(mark.lstrip("\n") for mark in self._opens))
-        if marks:
+        delimiters = (*thinking, *(delimiter.lstrip("\n") for delimiter in self._opens))
+        if delimiters:
             while self._buffer.startswith("\n", self._at):
                 self._at += 1
-            start, mark = find_delimiter(self._buffer, marks, self._at, final=final)
-            if mark is None and start == self._at:
+            start, delimiter = find_delimiter(self._buffer, delimiters, self._at, final=final)
+            if delimiter is None and start == self._at:
                 return False
-            if mark is not None and start == self._at:
-                if mark in thinking:
-                    self._at += len(mark)
+            if delimiter is not None and start == self._at:
+                if delimiter in thinking:
+                    self._at += len(delimiter)
                     self._state = self._read_thinking
                 else:
-                    self._begin_call(mark)
+                    self._begin_call(delimiter)
                 return True
         self._state = self._read_text
         return True
 
     def _read_thinking(self, final: bool) -> bool:
         assert self.format.thinking is not None
-        end, mark = find_delimiter(self._buffer, self.format.thinking[1:], self._at, final=final)
+        end, delimiter = find_delimiter(self._buffer, self.format.thinking[1:], self._at, final=final)
         self._show(ThinkingDelta, self._thinking.add(self._buffer[self._at : end]))
-        self._at = end + len(mark or "")
-        if mark is None:
+        self._at = end + len(delimiter or "")
+        if delimiter is None:
             return False
         self._thinking.at_edge = True
         self._state = self._read_edge
         return True
 
     def _read_text(self, final: bool) -> bool:
-        end, mark = find_delimiter(self._buffer, self._opens, self._at, final=final)
-        breaks = len(mark) - len(mark.lstrip("\n")) if mark else 0
+        end, delimiter = find_delimiter(self._buffer, self._opens, self._at, final=final)
+        breaks = len(delimiter) - len(delimiter.lstrip("\n")) if delimiter else 0
         self._show(TextDelta, self._text.add(self._buffer[self._at : end + breaks]))
         self._at = end + breaks
-        if mark is None:
+        if delimiter is None:
             return False
-        self._begin_call(mark[breaks:])
+        self._begin_call(delimiter[breaks:])
         return True
 
-    def _begin_call(self, mark: str) -> None:
-        self._at += len(mark)
-        self._raw, self._depth, self._quote = [mark], 1, None
+    def _begin_call(self, delimiter: str) -> None:
+        self._at += len(delimiter)
+        self._raw, self._depth, self._quote = [delimiter], 1, None
         self._text.at_edge = True
         self._state = self._read_call
 
     def _read_call(self, final: bool) -> bool:
         assert self._syntax is not None
         quotes = {quote.opens: quote for quote in self._syntax.quotes}
-        ends = tuple(mark for mark in (self._syntax.closes, self._syntax.nests) if mark)
+        ends = tuple(delimiter for delimiter in (self._syntax.closes, self._syntax.nests) if delimiter)
         outside = (*ends, *quotes) if ends else ()
         while True:
-            end, mark = find_delimiter(
-                self._buffer, self._quote.marks if self._quote else outside, self._at, final=final
-            )
-            self._raw.append(self._buffer[self._at : end + len(mark or "")])
-            self._at = end + len(mark or "")
-            if mark is None:
+            wanted = self._quote.delimiters if self._quote else outside
+            end, delimiter = find_delimiter(self._buffer, wanted, self._at, final=final)
+            self._raw.append(self._buffer[self._at : end + len(delimiter or "")])
+            self._at = end + len(delimiter or "")
+            if delimiter is None:
                 return False
             if self._quote is not None:
-                if mark in self._quote.closes:
+                if delimiter in self._quote.closes:
                     self._quote = None
-            elif mark in quotes:
-                self._quote = quotes[mark]
+            elif delimiter in quotes:
+                self._quote = quotes[delimiter]
             else:
-                self._depth += 1 if mark == self._syntax.nests else -1
+                self._depth += 1 if delimiter == self._syntax.nests else -1
                 if self._depth == 0:
                     self._end_call(complete=True)
                     self._state = self._read_edge
                     return True
 
     def _end_call(self, complete: bool) -> None:
-        """What began as a call ends here."""
+        """Parse the call that ends here."""
         assert self._syntax is not None
         raw, self._raw = "".join(self._raw), []
         try:
@@ -257,18 +256,18 @@ class ReplyParser:
 
 
 class _Part:
-    """Text in pieces, less the line breaks beside marks. Those before a mark come after all if more text follows, lest
-    two lines be joined.
+    """Text in pieces, without the line breaks beside delimiters. Line breaks before a delimiter are kept if more text
+    follows after it, so that two lines aren't joined.
     """
 
     def __init__(self, trims: bool) -> None:
         self.pieces: list[str] = []
-        self.at_edge = trims  # nothing since the last mark
+        self.at_edge = trims  # nothing since the last delimiter
         self._trims = trims
-        self._breaks = 0  # line breaks that may stand before a mark
+        self._breaks = 0  # held back: a delimiter may follow
 
     def add(self, text: str) -> str:
-        """What can be shown with some more text."""
+        """Take further text; returns what of it can be shown, and what was held back before it."""
         if self.at_edge:
             text = text.lstrip("\n")
         if not text:
@@ -284,7 +283,7 @@ class _Part:
         return shown
 
     def end(self) -> str:
-        """What can be shown when nothing follows."""
+        """The line breaks that were held back, when nothing follows."""
         rest = "" if self.at_edge else "\n" * self._breaks
         self._breaks = 0
         if rest:

@@ -1,11 +1,12 @@
 """SentencePiece: `tokenizer.model` files as tokenizers of the tokenizers library.
 
-A file is one protobuf message, ModelProto of SentencePiece's sentencepiece_model.proto; the fields that matter are read
-here, without a protobuf library. Its text handling (normaliser.cc, bpe_model.cc, unigram_model.cc) is put together from
-the library's parts: characters by the file's map, whitespace, the prefix, a user's own symbols, BPE or Unigram, bytes.
+A file is one protobuf message, ModelProto of SentencePiece's sentencepiece_model.proto; the fields that are needed are
+read here, without a protobuf library. SentencePiece's text handling (normalizer.cc, bpe_model.cc, unigram_model.cc) is
+built from the tokenizers library's parts: the file's map of characters, whitespace, the prefix, user-defined symbols,
+BPE or Unigram, byte fallback.
 
-Where a special token stands in a text, transformers' two habits differ, and `legacy` says which holds: with it every
-stretch between special tokens is a text of its own and begins with the prefix, without it only the first does.
+transformers has two ways to treat the text after a special token, which `legacy` chooses: with it, every span between
+special tokens begins with the prefix; without it, only the text's first does.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _OTHER_MODELS = {3: "word", 4: "char"}
 _MAX_PIECES = 2**20
 _MAX_PIECE = 1024  # characters; SentencePiece's own limit is 16 unless a trainer raises it
 _SPACE = "\u2581"  # SentencePiece's space
-_APART = "\uffff"  # a noncharacter, which no text has
+_SEPARATOR = "\uffff"  # a noncharacter, which no text has
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """A vocabulary and what is done to text before it; the defaults are SentencePiece's.
+    """A vocabulary and its normalisation of text; the defaults are SentencePiece's.
 
     `scores` and `types` are per piece; a piece's id is its index. `unknown` is the id of the unknown token.
     `special_tokens` are pieces by the names of tokenizer_config.json: "bos_token", "eos_token" ...
@@ -56,9 +57,9 @@ class SentencePieceModel:
 
 
 def sentencepiece_backend(model: SentencePieceModel, *, legacy: bool = True) -> tokenizers.Tokenizer:
-    """A tokenizer that gives the ids that SentencePiece gives. Its special tokens still have to be added.
+    """A tokenizer with SentencePiece's ids; `add_special_pieces` still has to add its special tokens.
 
-    `legacy`: the prefix stands at the start of every text between special tokens, else only where a text begins.
+    `legacy`: every span between special tokens begins with the prefix, not only the first.
     Raises TokenizerError for a vocabulary that the library can't hold.
     """
     space = _SPACE if model.escape_whitespaces else " "
@@ -70,9 +71,8 @@ def sentencepiece_backend(model: SentencePieceModel, *, legacy: bool = True) -> 
         if model.add_dummy_prefix and legacy:
             stages.append(normalizers.Prepend(space))
         elif model.add_dummy_prefix:
-            # Metaspace leaves out the prefix of a text that begins with its own replacement. Where that is a space,
-            # and the text's spaces are replaced already, none does; a second one then turns the prefix into what it
-            # should be.
+            # Metaspace adds no prefix to a text that begins with its own replacement. With " " as the replacement no
+            # text does, because its spaces are replaced before; the second Metaspace turns the prefix into U+2581.
             cuts.append(pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False))
             if model.escape_whitespaces:
                 cuts.append(pre_tokenizers.Metaspace(_SPACE, prepend_scheme="never", split=False))
@@ -81,7 +81,7 @@ def sentencepiece_backend(model: SentencePieceModel, *, legacy: bool = True) -> 
         if symbols:
             cuts.append(pre_tokenizers.Split(Regex(_any_of(symbols)), "isolated"))
         if model.byte_fallback and (symbols or model.kind == UNIGRAM):
-            # To SentencePiece a byte's name in a text is no byte; here it would be, were it not cut.
+            # SentencePiece doesn't take "<0x41>" in a text for a byte; the library would, so it is split.
             cuts.append(pre_tokenizers.Split(Regex("<(?=0x[0-9A-F]{2}>)"), "merged_with_previous"))
         if stages:
             backend.normalizer = normalizers.Sequence(stages)
@@ -92,7 +92,7 @@ def sentencepiece_backend(model: SentencePieceModel, *, legacy: bool = True) -> 
 
 
 def add_special_pieces(backend: tokenizers.Tokenizer, model: SentencePieceModel) -> None:
-    """Have the unknown and the control pieces recognised in texts, and skipped when decoding."""
+    """Make the unknown and the control pieces special tokens: recognised in texts, skipped when decoding."""
     kinds = zip(model.pieces, model.types, strict=True)
     with library_errors("add the special tokens of this SentencePiece vocabulary"):
         backend.add_special_tokens(
@@ -101,7 +101,7 @@ def add_special_pieces(backend: tokenizers.Tokenizer, model: SentencePieceModel)
 
 
 def merges_by_score(pieces: Mapping[str, float]) -> list[tuple[str, str]]:
-    """The merges that join the neighbours whose union has the best score, leftmost first. `pieces`: their scores.
+    """BPE's merges, best score first, then leftmost. `pieces`: piece -> score.
 
     Raises TokenizerError for a piece of more than 1,024 characters.
     """
@@ -116,7 +116,7 @@ def merges_by_score(pieces: Mapping[str, float]) -> list[tuple[str, str]]:
         for cut in range(1, len(piece))
         if (left := piece[:cut]) in pieces and (right := piece[cut:]) in pieces
     ]
-    # Runs of spaces share one score. The longer left part goes first, so that a run grows from its left end.
+    # Runs of spaces share one score. The longer left part goes first, so that a run is merged from its left end.
     return sorted(merges, key=lambda merge: (-pieces[merge[0] + merge[1]], -len(merge[0])))
 
 
@@ -124,7 +124,7 @@ def _bpe(model: SentencePieceModel, symbols: list[str]) -> models.BPE:
     vocabulary: dict[str, int] = {}
     for index, piece in enumerate(model.pieces):
         vocabulary.setdefault(piece, index)
-    # Only pieces of text are merged: SentencePiece finds a user's own symbols before, and the others never.
+    # Only pieces of text are merged: user-defined symbols are found before, the others never.
     mergeable = {
         piece: score
         for piece, score, kind in zip(model.pieces, model.scores, model.types, strict=True)
@@ -143,9 +143,9 @@ def _bpe(model: SentencePieceModel, symbols: list[str]) -> models.BPE:
 def _unigram(model: SentencePieceModel) -> models.Unigram:
     normal = [score for score, kind in zip(model.scores, model.types, strict=True) if kind == NORMAL]
     best = max([0.0, *normal])
-    # The library takes every piece for text, and its unknown characters cost 10 more than the worst of them. Pieces
-    # of other types must not be that one; a user's own symbol has to be better than all that it could be cut into.
-    # Scores are fp32, which nine digits tell apart; more may not come back from tokenizer.json as they were.
+    # To the library every piece is text, and an unknown character scores 10 less than the worst piece. Pieces of other
+    # types must not be the worst; a user-defined symbol has to score better than anything that it could be split into.
+    # Scores are fp32, for which nine digits are enough; with more, tokenizer.json may not restore the same number.
     scores = [
         float(f"{score:.9g}") if kind == NORMAL else best * len(piece)
         for piece, score, kind in zip(model.pieces, model.scores, model.types, strict=True)
@@ -154,17 +154,17 @@ def _unigram(model: SentencePieceModel) -> models.Unigram:
 
 
 def _normalizers(model: SentencePieceModel, space: str) -> list[normalizers.Normalizer]:
-    """What comes before the prefix."""
+    """The normalisers before the prefix."""
     stages: list[normalizers.Normalizer] = []
     if model.characters:
-        # Precompiled looks up what a reader sees as one character, and replaces all of it by what its start stands
-        # for. With a noncharacter between any two it looks up each alone; the map's own pairs (a letter and an
-        # accent) are NFC's.
+        # Precompiled looks up a whole grapheme cluster, and replaces all of it if the map has its beginning. With a
+        # noncharacter between any two characters it looks up each alone; the map's own pairs (a letter and an accent)
+        # are those of NFC.
         stages += [
             normalizers.NFC(),
-            normalizers.Replace(Regex(r"(?!\A)(?=[\s\S])"), _APART),
+            normalizers.Replace(Regex(r"(?!\A)(?=[\s\S])"), _SEPARATOR),
             normalizers.Precompiled(model.characters),
-            normalizers.Replace(_APART, ""),
+            normalizers.Replace(_SEPARATOR, ""),
         ]
     if model.remove_extra_whitespaces:
         stages += [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
@@ -181,14 +181,14 @@ def _decoder(model: SentencePieceModel) -> decoders.Decoder:
 
 
 def _any_of(symbols: list[str]) -> str:
-    """An expression for the longest of `symbols`. It looks at the first character first: there may be thousands."""
+    """An expression for the longest of `symbols`, grouped by their first characters: there may be thousands."""
     rests: dict[str, list[str]] = {}
     for symbol in sorted(symbols, key=len, reverse=True):
         rests.setdefault(symbol[0], []).append(re.escape(symbol[1:]))
     return "|".join(f"{re.escape(first)}(?:{'|'.join(rest)})" for first, rest in rests.items())
 
 
-# --- The file
+# --- The file's fields
 
 
 class _Field(NamedTuple):
@@ -196,7 +196,7 @@ class _Field(NamedTuple):
     kind: type  # str, bytes, float, int, bool; dict for a message
 
 
-# Numbers of fields, by message; what isn't here is passed over.
+# The fields of each message, by number; others are skipped.
 _MODEL = {
     1: _Field("piece", dict),
     2: _Field("trainer", dict),
@@ -221,14 +221,14 @@ _NORMALIZER = {
     5: _Field("escape_whitespaces", bool),
 }
 _SPECIAL = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-_MAPS = ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")  # whose only pairs of characters are those of NFC
+_MAPS = ("nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")  # their only pairs of characters are those of NFC
 _WIRE_TYPES = {int: 0, bool: 0, str: 2, bytes: 2, dict: 2, float: 5}
 
 
 def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
     """The model in the bytes of a `tokenizer.model` file.
 
-    Raises TokenizerError for a damaged file, and for what SentencePiece can do but isn't done here, by its name.
+    Raises TokenizerError for a damaged file, and for a feature of SentencePiece that isn't supported, by its name.
     """
     pieces: list[dict[str, Any]] = []
     parts: dict[str, dict[str, Any]] = {"trainer": {}, "normalizer": {}, "denormalizer": {}}
@@ -271,14 +271,14 @@ def _check_features(trainer: Mapping[str, Any], normalizer: Mapping[str, Any], d
             f"the SentencePiece model is of type {found!r}, but only 'unigram' and 'bpe' are read{_ELSE}"
         )
     if trainer.get("treat_whitespace_as_suffix"):
-        raise TokenizerError(f"the SentencePiece model has treat_whitespace_as_suffix, which isn't done here{_ELSE}")
+        raise TokenizerError(f"the SentencePiece model has treat_whitespace_as_suffix, which isn't supported{_ELSE}")
     if normalizer.get("characters") and normalizer.get("name") not in _MAPS:
         raise TokenizerError(
             f"the SentencePiece model's normaliser is {normalizer.get('name', '')!r:.60}, but of maps of characters only "
             f"{', '.join(_MAPS)} are applied{_ELSE}"
         )
     if denormalizer.get("characters"):
-        raise TokenizerError(f"the SentencePiece model has a denormalizer, which isn't applied here{_ELSE}")
+        raise TokenizerError(f"the SentencePiece model has a denormalizer, which isn't supported{_ELSE}")
 
 
 _ELSE = ": use a checkpoint with tokenizer.json in place of this file"
@@ -290,7 +290,7 @@ def _check_pieces(texts: list[str], types: list[int], scores: list[float], byte_
     seen: set[str] = set()
     for index, (text, kind, score) in enumerate(zip(texts, types, scores, strict=True)):
         if not text or text in seen:
-            raise _damaged(f"piece {index} is {text!r:.60}, which {'stands there twice' if text else 'is empty'}")
+            raise _damaged(f"piece {index} is {text!r:.60}, which {'appears twice' if text else 'is empty'}")
         if not NORMAL <= kind <= BYTE:
             raise _damaged(f"piece {index} ({text!r:.60}) is of type {kind}, expected 1 to 6")
         if not math.isfinite(score):
@@ -310,7 +310,7 @@ def _check_pieces(texts: list[str], types: list[int], scores: list[float], byte_
 
 
 def _fields(data: bytes, schema: Mapping[int, _Field]) -> Iterator[tuple[str, Any]]:
-    """The fields of a message that the schema knows, in the file's order."""
+    """The fields of a message that are in the schema, in the file's order."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)

@@ -1,14 +1,20 @@
 """The Jinja environment that chat templates run in.
 
-A template arrives with a checkpoint, so it is a stranger's program. Jinja's immutable sandbox keeps it from Python's
-insides and from changing what it is given. What is added here bounds it: the time a rendering takes, looked at in
-each loop step, call and operation, and the size of what it writes and of each value on the way. A list counts with
-all that is in it, as often as it is in it: one that holds another twice, which holds another twice, is small until it
-is written. And all
-texts together that are made on the way are bounded, as any of them may be kept. That stops a template which loops for
-ever, doubles a value or gathers values until memory is full.
+A template arrives with a checkpoint, so it is an untrusted program. Jinja's immutable sandbox keeps it away from
+Python's internals and from changing what it is given, but limits neither time nor memory. A deadline and a limit on the
+output aren't enough, since a single operation can take both without end: `'a' * 10**11`, `9 ** 9 ** 9`. So:
 
-What templates of the Hugging Face hub expect is here too: `raise_exception`, `strftime_now`, their kind of `tojson`,
+- The time and memory of an operation are proportional to the size of its operands. Where they may be more, `_COSTS`
+  computes a bound before the operation; filters and methods of this kind that no chat template needs are removed.
+- The result of an operation is measured before anything else can use it. A container counts all that is in it, as often as
+  it is in it: a list that holds another twice, which holds another twice, is small until it is written, compared or
+  hashed. The sum of all results is limited too, because a template may keep them.
+- Each operation and each step of a loop looks at the clock. That takes no signals and no second thread, so it works in
+  any thread and on any platform.
+
+Jinja has hooks for calls, operators, filters, tests and output; `_Meter` puts checks where it has none.
+
+The rest is what templates of the Hugging Face hub expect: `raise_exception`, `strftime_now`, their kind of `tojson`,
 loop controls, `{% generation %}` blocks and trimmed blocks.
 
 This module imports jinja2; `chat_template` imports it when the first template is rendered.
@@ -20,16 +26,17 @@ import functools
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import GeneratorType
 from typing import Any, NoReturn
 
 from jinja2 import Environment, Template, TemplateError, nodes, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import do_format, do_indent, make_attrgetter
+from jinja2.filters import make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -38,21 +45,24 @@ from jinja2.visitor import NodeTransformer
 
 MAX_SECONDS = 10.0  # a chat of a thousand messages takes some hundredths of one
 MAX_PROMPT_BYTES = 2**23  # twice a context of a million tokens; encoding one takes some 200 bytes for each token
-MAX_CHARACTERS = 2**24  # of any value on the way
-MAX_MADE = 2**28  # characters of all texts on the way together, of up to four bytes each
-_MAX_CONSTANTS = 2**20  # of those that Jinja makes while it compiles, which become part of the program
-_ITEM = 16  # characters that an item of a list counts for beside its own
-_MAX_INDENT = 100  # of JSON's levels, in columns
-_MAX_BITS = 1024  # of a product or power of integers
+MAX_CHARACTERS = 2**24  # of a single value
+MAX_MADE = 2**28  # characters of all values together, of up to four bytes each
+_ITEM = 16  # characters that an item of a container counts for, beside its own
+_NUMBER = 512  # characters that a formatted number may have
+_MAX_DEPTH = 100  # of nested containers; hashing very deep ones would exhaust the C stack
+_MAX_BITS = 256  # of an integer
+_MAX_WIDTH = 100  # columns of an indentation, digits of a rounded number
+_SEARCH_SPEED = 64  # pairs of characters that are compared in the time of making one, at least
 
-# What makes a long text of a short one, and no chat template needs; or draws from Python's global random state.
-_REMOVED_FILTERS = ("batch", "center", "pprint", "random", "slice", "urlize", "wordwrap", "xmlattr")
-_REMOVED_METHODS = frozenset({"center", "expandtabs", "ljust", "rjust", "translate", "zfill"})
-_REMOVED_GLOBALS = ("lipsum",)
+# They make long texts of short ones or take quadratic time, and no chat template needs them; |random would use Python's
+# global random state.
+_REMOVED_FILTERS = ("batch", "center", "pprint", "random", "slice", "striptags", "urlize", "wordwrap", "xmlattr")
+_REMOVED_METHODS = ("center", "encode", "expandtabs", "ljust", "rjust", "striptags", "to_bytes", "translate", "zfill")
+_CONTAINERS = (dict, list, tuple, KeysView, ValuesView, ItemsView)
 
-# A width that is computed or has five digits, in the two languages of formats.
-_WIDE_PERCENT = re.compile(r"%[^a-zA-Z%]*(\*|\d{5})")
-_WIDE_BRACES = re.compile(r"\{[^{}]*(\{|\d{5})")
+# Widths and precisions that are computed or have three digits, and nested parentheses and braces that could hide them.
+_WIDE_PERCENT = re.compile(r"%(\([^()]*\))?[-+ #.\d]*(\*|\d{3})|%\([^)]*\(")
+_WIDE_BRACES = re.compile(r"\{[^{}]*(\{|\d{3})")
 
 
 class RefusedMessages(TemplateError):
@@ -61,215 +71,261 @@ class RefusedMessages(TemplateError):
 
 def compile_template(source: str) -> Template:
     """The compiled template; raises what Jinja and Python raise for a bad one."""
-    token = _bounds.set(_Bounds(time.monotonic() + MAX_SECONDS, _MAX_CONSTANTS))
-    try:
-        return _environment().from_string(source)
-    finally:
-        _bounds.reset(token)
+    return _environment().from_string(source)
 
 
 def render(template: Template, variables: Mapping[str, Any]) -> str:
-    """The template's text; raises what Jinja and Python raise, and SecurityError when it oversteps its bounds."""
-    bounds = _Bounds(time.monotonic() + MAX_SECONDS, MAX_MADE)
-    for value in variables.values():
-        _weigh_all(value, bounds.given)
-    token = _bounds.set(bounds)
+    """The template's text; raises what Jinja and Python raise, and SecurityError when it exceeds a limit."""
+    token = _rendering.set(_Rendering(time.monotonic() + MAX_SECONDS, MAX_MADE))
     try:
         pieces, size = [], 0
         for piece in template.generate(**variables):
             size += len(piece.encode("utf-8", "surrogatepass"))
             if size > MAX_PROMPT_BYTES:
-                raise SecurityError(f"it makes a prompt of more than {MAX_PROMPT_BYTES:,} bytes")
+                _refuse(f"makes a prompt of more than {MAX_PROMPT_BYTES:,} bytes")
             _check()
             pieces.append(piece)
         return "".join(pieces)
     finally:
-        _bounds.reset(token)
+        _rendering.reset(token)
 
 
 @dataclass
-class _Bounds:
-    """Of what is under way: when it has to end, how many characters may still be made, and how large the containers in
-    a rendering's variables are, by their ids.
+class _Rendering:
+    """The limits of one rendering: its deadline, the characters that it may still make, and for the containers that were
+    measured, by id, the container, its size and its depth. They don't change, and are kept so that ids stay unique.
     """
 
     deadline: float
     left: int
-    given: dict[int, int] = field(default_factory=dict)
+    measured: dict[int, tuple[Any, int, int]] = field(default_factory=dict)
 
 
-_bounds: ContextVar[_Bounds] = ContextVar("bounds")
+# Not set while a template is compiled: the checks raise LookupError then, and Jinja leaves constants to the rendering.
+_rendering: ContextVar[_Rendering] = ContextVar("rendering")
+
+
+# --- Limits
+
+
+def _refuse(action: str) -> NoReturn:
+    raise SecurityError(f"it {action}")
 
 
 def _check(size: int = 0) -> None:
-    """Called before each step: there must be time for it, and room for a text or list of this size."""
+    """Raise SecurityError if time is up, or a value of this size is too large."""
+    if time.monotonic() > _rendering.get().deadline:
+        _refuse(f"takes longer than {MAX_SECONDS:g} s")
     if size > MAX_CHARACTERS:
-        raise SecurityError(f"it makes a text or list of more than {MAX_CHARACTERS:,} characters")
-    if time.monotonic() > _bounds.get().deadline:
-        raise SecurityError(f"it takes longer than {MAX_SECONDS:g} s")
+        _refuse(f"makes a text or list of more than {MAX_CHARACTERS:,} characters")
 
 
-def _make(size: int) -> None:
-    """Called before a text of this size is made, or after it where that can't be known: there must be room for it among
-    all those made before.
-    """
+def _spend(size: int) -> None:
+    """Add a value of this size to those made before."""
     _check(size)
-    bounds = _bounds.get()
-    bounds.left -= size
-    if bounds.left < 0:
-        raise SecurityError(f"it makes texts of more than {MAX_MADE:,} characters in all")
+    rendering = _rendering.get()
+    rendering.left -= size
+    if rendering.left < 0:
+        _refuse(f"makes texts and lists of more than {MAX_MADE:,} characters in all")
 
 
-def _check_format(text: Any, wide: re.Pattern[str] = _WIDE_PERCENT) -> None:
-    if isinstance(text, str) and wide.search(text):
-        raise SecurityError("it formats with a width that is computed or has five digits")
+def _measure(value: Any) -> tuple[int, int]:
+    """The characters in a value, and how deep its containers are nested."""
+    if isinstance(value, str):
+        return len(value), 0
+    if not isinstance(value, _CONTAINERS) or not value:
+        return 0, 0
+    measured = _rendering.get().measured
+    if id(value) not in measured:
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        _spend(_ITEM * len(parts))
+        sizes, depths = zip(*map(_measure, parts), strict=True)
+        if max(depths) >= _MAX_DEPTH:
+            _refuse(f"makes lists that are nested more than {_MAX_DEPTH} deep")
+        measured[id(value)] = value, _ITEM * len(parts) + sum(sizes), 1 + max(depths)
+    _, size, depth = measured[id(value)]
+    return size, depth
 
 
-def _parts(value: Any) -> Collection[Any]:
-    """What is in a container."""
-    if isinstance(value, Mapping):
-        return [*value, *value.values()]
-    return value if isinstance(value, list | tuple | Set | ValuesView) else ()
+def _size(*values: Any) -> int:
+    return sum(_measure(value)[0] for value in values)
 
 
-def _size(value: Any) -> int:
-    """Characters of a text; of a container, those of all that is in it, shared parts each time. Raises SecurityError
-    as soon as they are too many.
-    """
-    if isinstance(value, str | bytes):
-        return len(value)
-    total, waiting, given = 0, [value], _bounds.get().given
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str | bytes):
-            total += len(item)
-        elif id(item) in given:
-            total += given[id(item)]
-        elif parts := _parts(item):
-            total += _ITEM * len(parts)
-            _check(total)
-            waiting.extend(parts)
-        if total > MAX_CHARACTERS:
-            _check(total)
-    return total
-
-
-def _weigh_all(value: Any, weights: dict[int, int]) -> int:
-    """The size of a variable and, in `weights`, of the containers in it, by their ids: they are plain data, and
-    stay.
-    """
-    if isinstance(value, str | bytes):
-        return len(value)
-    parts = _parts(value)
-    size = _ITEM * len(parts) + sum(_weigh_all(part, weights) for part in parts)
-    if parts:
-        weights[id(value)] = size
-    return size
+def _checked(value: Any) -> Any:
+    """The value, unless time is up."""
+    _check()
+    return value
 
 
 def _bounded(value: Any) -> Any:
-    """The value, unless it is too large."""
+    """The result of an operation, unless it is too large."""
     if isinstance(value, str):
-        _make(len(value))
-    elif _parts(value):
+        _spend(len(value))
+    elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        _refuse(f"computes a number of more than {_MAX_BITS} bits")
+    elif isinstance(value, GeneratorType):
+        return _steps(value)
+    else:
         _check(_size(value))
     return value
 
 
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _bits(value: Any) -> int:
-    return abs(_number(value)).bit_length()
-
-
-def _formatted_size(text: Any, values: Any, mark: str = "%") -> int:
-    """What `text` may become with `values` put in at each mark."""
-    return len(text) + text.count(mark) * _size(values) if isinstance(text, str) else 0
+def _steps(items: Iterable[Any]) -> Iterator[Any]:
+    for number, item in enumerate(items, 1):
+        _check(_ITEM * number)
+        yield item
 
 
 def _joined(texts: Iterable[str], separator: str = "") -> str:
     parts, size = [], 0
     for text in texts:
         size += len(text) + len(separator)
-        if size > MAX_CHARACTERS:
-            _check(size)
+        _check(size)
         parts.append(text)
-    _make(size)
     return separator.join(parts)
 
 
-def _replaced(text: str, old: str, new: str, count: int = -1) -> str:
-    _make(len(text) + text.count(old) * len(new))
-    return text.replace(old, new, count)
+def _perform(name: str, operation: Callable[[], Any], operands: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    """Carry out an operator, a method or a filter, unless it costs too much."""
+    _check(_COSTS[name](*operands, **named) if name in _COSTS else 0)
+    return _bounded(operation())
 
 
-_BOUNDED_METHODS: dict[str, Callable[..., str]] = {
-    "join": lambda separator, texts: _joined(texts, separator),
-    "replace": _replaced,
+# --- Costs: how many characters an operation may make, or could make in the time that it may take
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _power(base: Any, exponent: Any) -> int:
+    bits = _number(base).bit_length() * abs(_number(exponent))
+    return 0 if bits <= _MAX_BITS else _refuse(f"computes a number of more than {_MAX_BITS} bits")
+
+
+def _width(width: Any) -> int:
+    columns = len(width) if isinstance(width, str) else abs(_number(width))
+    return columns if columns <= _MAX_WIDTH else _refuse(f"formats with a width or precision above {_MAX_WIDTH}")
+
+
+def _grown(text: str, part: str, *values: Any, each: int = 0) -> int:
+    """The length of a text in which every `part` is replaced by all of `values`, and by `each` characters."""
+    return len(text) + text.count(part) * (_size(*values) + each)
+
+
+def _percent(text: Any, /, *values: Any, **named: Any) -> int:
+    if _WIDE_PERCENT.search(str(text)):
+        _refuse("formats with a width or precision that is computed or has three digits")
+    return _grown(str(text), "%", *values, *named.values(), each=_NUMBER)
+
+
+def _braces(text: str, /, *values: Any, **named: Any) -> int:
+    if _WIDE_BRACES.search(text.replace("{{", "")):
+        _refuse("formats with a width or precision that is computed or has three digits")
+    return _grown(text, "{", *values, *named.values(), each=_NUMBER)
+
+
+def _search(text: Any, /, *wanted: Any, **named: Any) -> int:
+    """Each character may be compared with each that is wanted."""
+    return len(str(text)) * _size(*wanted, *named.values()) // _SEARCH_SPEED
+
+
+def _characters(items: Any, *_: Any, **__: Any) -> int:
+    return _ITEM * len(items) if isinstance(items, str) else 0
+
+
+def _sum(items: Any, attribute: Any = None, start: Any = 0) -> int:
+    return 0 if isinstance(start, int | float) else _refuse("makes a list by sum, which copies it for each item")
+
+
+# Operators by their sign, methods of texts as ".name", filters as "|name".
+_COSTS: dict[str, Callable[..., int]] = {
+    "*": lambda left, right: max(_size(left) * _number(right), _size(right) * _number(left)),
+    "**": _power,
+    "%": lambda left, right: _percent(left, right) if isinstance(left, str) else 0,
+    "|format": _percent,
+    "|indent": lambda text, width=4, *_, **__: len(str(text)) + _width(width) * len(str(text).splitlines()),
+    "|round": lambda number, precision=0, *_, **__: _width(precision),
+    "|sum": _sum,
+    **dict.fromkeys((".format", ".format_map"), _braces),
+    **dict.fromkeys((".replace", "|replace"), lambda text, old, new, *_, **__: _grown(str(text), str(old), str(new))),
+    **dict.fromkeys(("|groupby", "|list", "|sort"), _characters),
+    **dict.fromkeys((".lstrip", ".rfind", ".rindex", ".rpartition", ".rsplit", ".rstrip", ".strip", "|trim"), _search),
 }
 
 
-class _Meter(NodeTransformer):
-    """Puts checks where Jinja has no hook for them: at the steps of loops, on the operator ~, on slices, and where
-    lists, tuples and dictionaries are written out.
-    """
+# --- The environment
 
-    def visit_For(self, node: nodes.For) -> nodes.For:
-        self.generic_visit(node)
-        node.iter = _filter(node.iter, _STEPS)
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
-        self.generic_visit(node)
-        return _filter(nodes.List(node.nodes, lineno=node.lineno), _CONCATENATION)
-
-    def _visit_container(self, node: nodes.List | nodes.Dict | nodes.Tuple) -> nodes.Expr:
-        self.generic_visit(node)
-        if isinstance(node, nodes.Tuple) and node.ctx != "load":  # the names that something is assigned to
-            return node
-        constants = nodes.Const | nodes.List | nodes.Dict | nodes.Tuple
-        constant = all(isinstance(part, constants) for part in node.find_all(nodes.Expr))
-        return node if constant else _filter(node, _CONTAINER)
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
-        self.generic_visit(node)
-        return _filter(node, _CONTAINER) if isinstance(node.arg, nodes.Slice) else node
-
-    visit_List = visit_Dict = visit_Tuple = _visit_container
+# Names of filters that a template can't write, because of the space.
+_CHECKED, _BOUNDED, _CONCATENATED = "checked value", "bounded value", "concatenated texts"
 
 
-_STEPS, _CONCATENATION, _CONTAINER = (
-    "loop steps",
-    "concatenation",
-    "container or slice",
-)  # filters that no template can spell
-
-
-def _filter(node: nodes.Node, name: str) -> nodes.Filter:
+def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
-@pass_context  # keeps Jinja from calling it while it compiles, on what is constant
-def _steps(context: Context, items: Iterable[Any]) -> Iterator[Any]:
-    for item in items:
-        _check()
-        yield item
+class _Meter(NodeTransformer):
+    """Puts checks where Jinja has no hook for them: at the steps of loops, on the operator ~, on slices, at comparisons
+    and look-ups, and where lists, tuples and dictionaries are written out.
+    """
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
+        self.generic_visit(node)
+        match node:
+            case nodes.For():
+                check = _filter(nodes.Const(None, lineno=node.lineno), _CHECKED)
+                node.body.insert(0, nodes.ExprStmt(check, lineno=node.lineno))
+            case nodes.Concat():
+                return _filter(nodes.List(node.nodes, lineno=node.lineno), _CONCATENATED)
+            case nodes.List() | nodes.Dict() | nodes.Tuple(ctx="load") | nodes.Getitem(arg=nodes.Slice()):
+                return _filter(node, _BOUNDED)
+            case nodes.Getitem():
+                node.arg = _filter(node.arg, _CHECKED)
+            case nodes.Pair():
+                node.key = _filter(node.key, _CHECKED)
+            case nodes.Operand():
+                node.expr = _filter(node.expr, _CHECKED)
+        return node
 
 
-@pass_context
-def _concatenation(context: Context, parts: list[Any]) -> str:
-    return _joined(map(str, parts))
+class _Environment(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        _Meter().visit(tree)
+        return tree
 
-@pass_context
-def _container(context: Context, value: Any) -> Any:
-    return _bounded(value)
+    @staticmethod
+    def concat(pieces: Iterable[str]) -> Any:  # of what a macro or a block has written
+        return _bounded(_joined(pieces))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        operation = functools.partial(super().call_binop, context, operator, left, right)
+        return _perform(operator, operation, (left, right), {})
+
+    # The double underscores keep these names free for a template's keyword arguments, as in the base class.
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(__obj, "__wrapped__", __obj)  # Jinja wraps str.format
+        text = getattr(method, "__self__", None)
+        if isinstance(text, str) and method.__name__ == "join":
+            return _bounded(functools.partial(_joined, separator=text)(*args))
+        _check(_size(*args, *kwargs.values()))  # a macro may keep them, as varargs
+        operation = functools.partial(super().call, __context, __obj, *args, **kwargs)
+        if isinstance(text, str):
+            return _perform(f".{method.__name__}", operation, (text, *args), kwargs)
+        return _bounded(operation())
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr not in _REMOVED_METHODS and super().is_safe_attribute(obj, attr, value)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        # Jinja's undefined value would be written as "", and fail only when it is used further.
+        _refuse(f"reaches for the attribute {attribute!r} of a {type(obj).__name__}")
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what an assistant wrote, for training; here it only groups."""
+    """`{% generation %}` encloses the assistant's part, for training; here it only groups."""
 
     tags = {"generation"}  # noqa: RUF012 - as the base class declares it
 
@@ -279,105 +335,31 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """Jinja's namespace() without the names that Python itself looks for on an object."""
+    """Jinja's namespace() without private names, which Python and Jinja look for on objects."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        attributes = dict(*args, **kwargs)
-        for name in attributes:
-            _check_name(name)
-        super().__init__(attributes)
+        super().__init__()
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
 
     def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
+        if isinstance(name, str) and name.startswith("_"):
+            _refuse(f"reaches for {name!r}, a private name, in a namespace")
         super().__setitem__(name, value)
 
     def __repr__(self) -> str:
-        return "<Namespace>"  # what it holds may hold it
+        return "<Namespace>"  # what it holds isn't measured, and may hold it
 
 
-def _check_name(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"it stores {name!r}, a private name, in a namespace")
+def _hooked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter or a test with its checks."""
+    before = int(hasattr(function, "jinja_pass_arg"))  # a context or an environment comes before the operands
 
+    @functools.wraps(function)  # carries Jinja's attributes, such as jinja_pass_arg
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return _perform(name, functools.partial(function, *args, **kwargs), args[before:], kwargs)
 
-class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
-    concat = staticmethod(_joined)  # of what a macro or a block has written
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
-        _Meter().visit(tree)
-        return tree
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        size = bits = 0
-        match operator:
-            case "+":
-                size = _size(left) + _size(right)
-            case "*":
-                size = max(_size(left) * _number(right), _size(right) * _number(left))
-                bits = _bits(left) + _bits(right)
-            case "**":
-                bits = _bits(left) * abs(_number(right))
-            case "%":
-                _check_format(left)
-                size = _formatted_size(left, right)
-        (_make if isinstance(left, str) or isinstance(right, str) else _check)(size)
-        if bits > _MAX_BITS:
-            raise SecurityError("it computes a number of hundreds of digits")
-        return super().call_binop(context, operator, left, right)
-
-    # The double underscores keep these names free for a template's keyword arguments, as in the base class.
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        _check()
-        owner = getattr(__obj, "__self__", None)
-        if type(owner) is str and __obj.__name__ in _BOUNDED_METHODS:
-            __obj = functools.partial(_BOUNDED_METHODS[__obj.__name__], owner)
-        if any(map(_parts, args)) or any(map(_parts, kwargs.values())):  # which a macro or dict() may put into one
-            _check(_size((args, kwargs)))
-        return _bounded(super().call(__context, __obj, *args, **kwargs))
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return super().is_safe_attribute(obj, attr, value) and not (isinstance(obj, str) and attr in _REMOVED_METHODS)
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        # Jinja's would be written as "", and fail only where it is used further.
-        raise SecurityError(f"it reaches for the attribute {attribute!r} of a {type(obj).__name__}")
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        wrapped = super().wrap_str_format(value)
-        if wrapped is not None:
-            _check_format(value.__self__.replace("{{", ""), _WIDE_BRACES)
-
-            def bounded(*args: Any, **kwargs: Any) -> str:
-                _make(_formatted_size(value.__self__, (args, kwargs), "{"))
-                return wrapped(*args, **kwargs)
-
-            return bounded
-        return None
-
-
-def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, unless time is up or what it makes is too large."""
-
-    @functools.wraps(function)  # carries Jinja's marks, such as pass_context
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        _check()
-        return _bounded(function(*args, **kwargs))
-
-    return checked
-
-
-def _format_filter(text: Any, *args: Any, **kwargs: Any) -> str:
-    _check_format(str(text))
-    _make(_formatted_size(str(text), (args, kwargs)))
-    return do_format(text, *args, **kwargs)
-
-
-def _indent_filter(text: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    margin = len(width) if isinstance(width, str) else width
-    _make(_size(text) + margin * (1 + len(str(text).splitlines())))
-    return do_indent(text, width, first, blank)
+    return hooked
 
 
 @pass_environment
@@ -388,20 +370,13 @@ def _join_filter(
     return _joined(map(str, values), str(d))
 
 
-def _replace_filter(text: Any, old: Any, new: Any, count: int | None = None) -> str:
-    return _replaced(str(text), str(old), str(new), -1 if count is None else count)
-
-
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     """JSON as Hugging Face's templates expect it: Jinja's own escapes HTML's characters."""
-    if _number(indent) > _MAX_INDENT:
-        raise SecurityError(f"it indents JSON by more than {_MAX_INDENT} columns")
-    options: dict[str, Any] = {"ensure_ascii": ensure_ascii, "separators": separators, "sort_keys": sort_keys}
-    if indent is None:
-        return json.dumps(value, **options)
-    return _joined(json.JSONEncoder(indent=indent, **options).iterencode(value))  # in depth it may be mostly margins
+    _width(indent)
+    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _joined(encoder.iterencode(value))  # piece by piece, since in depth it may be mostly margins
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -409,29 +384,33 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(format: str) -> str:
-    _check_format(format)
+    _check(_percent(format))
     return datetime.now().strftime(format)
+
+
+@pass_context  # else Jinja would call it while it compiles
+def _written(context: Context, value: Any) -> Any:
+    """A value that becomes text, and in a macro or a block waits for the rest."""
+    _spend(_ITEM + _size(value))
+    return value
 
 
 @functools.cache
 def _environment() -> _Environment:
-    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    for name in _REMOVED_FILTERS:
-        del environment.filters[name]
-    for name in _REMOVED_GLOBALS:
-        del environment.globals[name]
-    environment.filters |= {
-        "format": _format_filter,
-        "indent": _indent_filter,
-        "join": _join_filter,
-        "replace": _replace_filter,
-        "tojson": _tojson,
-    }
-    environment.filters |= {name: _checked(function) for name, function in environment.filters.items()}
-    environment.filters |= {_STEPS: _steps, _CONCATENATION: _concatenation, _CONTAINER: _container}
+    extensions = [_Generation, loopcontrols]
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_written)
     environment.globals |= {
         "namespace": _Namespace,
         "raise_exception": _raise_exception,
         "strftime_now": _strftime_now,
     }
+    del environment.globals["lipsum"]
+    filters: dict[str, Any] = environment.filters | {"join": _join_filter, "tojson": _tojson}
+    for name in _REMOVED_FILTERS:
+        del filters[name]
+    environment.filters = {name: _hooked(f"|{name}", function) for name, function in filters.items()}
+    environment.filters |= {_CHECKED: _checked, _BOUNDED: _bounded}
+    environment.filters[_CONCATENATED] = lambda parts: _bounded(_joined(map(str, parts)))
+    tests: dict[str, Any] = environment.tests
+    environment.tests = {name: _hooked(f"is {name}", function) for name, function in tests.items()}
     return environment

@@ -1,8 +1,8 @@
 """Rank files of tiktoken: `*.tiktoken`, and the `tokenizer.model` of GLM-4, as tokenizers of the tokenizers library.
 
-A line holds a token's bytes in base64 and its rank, which is its id as well. tiktoken joins the neighbours whose
-union has the lowest rank, leftmost first, and keeps a word that is a token whole. The file has neither the expression
-that cuts text into words nor the special tokens: those are known here by the family of the checkpoint.
+A line holds a token's bytes in base64 and its rank, which is also its id. tiktoken merges the pair with the lowest
+rank, leftmost first, and doesn't split a word that is a token. The file has neither the pre-tokenizer's expression nor
+the special tokens: `RankFamily` has them, by the family of the checkpoint.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _CHARACTERS = {byte: character for character, byte in BYTES.items()}
 
 
 class RankFamily(NamedTuple):
-    """What a family's code adds to its ranks."""
+    """The pre-tokenizer and the special tokens of a family."""
 
     pre_tokenizer: PreTokenizer
     special_tokens: tuple[str, ...]  # by id, the first one following the last rank
-    before: tuple[str, ...]  # those that begin every text
-    end: str
+    prefix_tokens: tuple[str, ...]  # that begin every text
+    eos_token: str
 
     def config(self, n_ranks: int) -> dict[str, Any]:
-        """What tokenizer_config.json would say of it."""
+        """The entries of a tokenizer_config.json for it."""
         added = {
             str(index): {"content": token, "special": True, "normalized": False}
             for index, token in enumerate(self.special_tokens, n_ranks)
         }
-        return {"added_tokens_decoder": added, "eos_token": self.end, "pad_token": self.end}
+        return {"added_tokens_decoder": added, "eos_token": self.eos_token, "pad_token": self.eos_token}
 
 
 # The lists of tokenization_chatglm.py of THUDM/glm-4-9b-chat, and of tokenization_qwen.py of Qwen/Qwen-7B.
@@ -48,14 +48,14 @@ _GLM4 = RankFamily(
         *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
         *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
     ),
-    before=("[gMASK]", "<sop>"),
-    end="<|endoftext|>",
+    prefix_tokens=("[gMASK]", "<sop>"),
+    eos_token="<|endoftext|>",
 )
 _QWEN = RankFamily(
     pre_tokenizer=PRE_TOKENIZERS["qwen2"]._replace(ignore_merges=True),
     special_tokens=("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{n}|>" for n in range(205))),
-    before=(),
-    end="<|endoftext|>",
+    prefix_tokens=(),
+    eos_token="<|endoftext|>",
 )
 # By tokenizer_class, by model_type and by the file's name.
 _FAMILIES = {
@@ -65,12 +65,12 @@ _FAMILIES = {
 
 
 def is_rank_file(data: bytes) -> bool:
-    """Whether the file begins as a rank file does. No SentencePiece model begins so, whatever its name."""
+    """Whether the file's first line is one of a rank file. No SentencePiece model begins like that."""
     return _LINE.match(data) is not None
 
 
 def rank_family(names: Iterable[Any]) -> RankFamily:
-    """The family by the first of `names` that is known. Raises TokenizerError where none is."""
+    """The family of the first of `names` that is known. Raises TokenizerError if none is."""
     names = [name for name in names if isinstance(name, str)]
     for name in names:
         if name in _FAMILIES:

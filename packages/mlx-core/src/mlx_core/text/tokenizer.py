@@ -1,10 +1,10 @@
-"""Text to tokens and back: tokenizer.json, tokenizer.model, rank files and GGUF vocabularies, chat templates, streams.
+"""Tokenizers: from tokenizer.json, tokenizer.model, rank files or GGUF vocabularies, with chat templates and streaming.
 
     tokenizer = load_tokenizer("path/to/checkpoint")        # a folder, a .gguf file or a hub id
     ids = tokenizer.encode_chat([{"role": "user", "content": "Hello"}])
 
-The work is the tokenizers library's; what a checkpoint's other files say (which tokens begin and end a text, which end
-an answer, how a chat is laid out) is read as transformers reads it.
+Encoding and decoding are the tokenizers library's. A checkpoint's other files (special tokens, end-of-sequence tokens,
+chat templates) are read as transformers reads them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tokenizers import AddedToken
 from ..errors import TokenizerError
 from .chat_template import Message, Tool, choose_template, render_chat
 from .detokenizer import ID_LIMIT, Decoding, StreamingDetokenizer, checked_id, checked_ids, library_errors
-from .expansion import check_growth
+from .expansion import check_expansion
 from .sentencepiece import add_special_pieces, read_sentencepiece_model, sentencepiece_backend
 from .tiktoken import RankFamily, is_rank_file, rank_backend, rank_family, read_ranks
-from .vocabulary import read_gguf_vocabulary, set_ends
+from .vocabulary import read_gguf_vocabulary, set_end_tokens
 
 __all__ = ["StreamingDetokenizer", "Tokenizer", "from_gguf_metadata", "load_tokenizer"]
 
@@ -37,12 +37,12 @@ _MAX_ID = 2**31 - 1  # of a token: arrays of them are int32
 
 
 class Tokenizer:
-    """Encodes and decodes text, and lays out chats, for one vocabulary. Made by `load_tokenizer`; it never changes.
+    """Encodes and decodes text, and renders chats, for one vocabulary. Made by `load_tokenizer`; immutable.
 
-    `special_tokens`: the strings of bos_token, eos_token and so on, by those names, which templates read too;
-    `eos_token_ids`: whatever ends an answer, beside eos_token; `chat_templates`: Jinja sources by name;
+    `special_tokens`: the strings of bos_token, eos_token and so on, by those names; chat templates read them too.
+    `eos_token_ids`: further tokens that end an answer, beside eos_token. `chat_templates`: Jinja sources by name.
     `config`: the entries of tokenizer_config.json, kept for `save`. Raises TokenizerError for a vocabulary that would
-    make texts thousands of times as long (`text_growth`).
+    make texts thousands of times as long (`expansion`).
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Tokenizer:
         chat_templates: Mapping[str, str] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        backend.no_truncation()  # some files carry what their tokenizer was trained with
+        backend.no_truncation()  # some files have the settings that their tokenizer was trained with
         backend.no_padding()
-        check_growth(backend)
+        check_expansion(backend)
         self._backend = backend
         self._decoding = Decoding(backend)
         self._special_tokens = dict(special_tokens or {})
@@ -69,10 +69,10 @@ class Tokenizer:
         return f"Tokenizer(vocab_size={self.vocab_size}, eos_token_ids={self.eos_token_ids})"
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The text's token ids. Special tokens that stand in it are recognised; with `add_special_tokens` those that
-        the vocabulary puts around a text, such as a beginning-of-sequence token, are added.
+        """The text's token ids. Special tokens in the text are recognised. With `add_special_tokens`, those that the
+        vocabulary puts around a text are added, such as a beginning-of-sequence token.
 
-        Raises TokenizerError for what isn't text, or can't be written in UTF-8.
+        Raises TokenizerError for anything but a string, and for one that can't be written in UTF-8.
         """
         if not isinstance(text, str):
             raise TokenizerError(f"encode takes a string, found {type(text).__name__}; a chat goes to encode_chat")
@@ -89,8 +89,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int] | Any, *, skip_special_tokens: bool = False) -> str:
         """The text of `ids`: integers, a NumPy array or an mx.array of one dimension.
 
-        Ids outside the vocabulary have no text. Bytes that make no UTF-8 become U+FFFD. Raises TokenizerError for
-        negative ids and for what isn't a sequence of integers.
+        Ids outside the vocabulary have no text. Bytes that aren't valid UTF-8 become U+FFFD. Raises TokenizerError for
+        negative ids and for anything but a sequence of integers.
         """
         known = [index for index in checked_ids(ids) if index < ID_LIMIT]
         with library_errors("decode these tokens"):
@@ -105,10 +105,10 @@ class Tokenizer:
         template: str | None = None,
         **variables: Any,
     ) -> str:
-        """The prompt that the checkpoint's chat template makes of `messages`, to be encoded without special tokens.
+        """The prompt that the checkpoint's chat template gives for `messages`, to be encoded without special tokens.
 
-        `tools`: JSON schemas of functions that the model may call; `template`: a Jinja template to use instead, or
-        the name of one of the checkpoint's; `variables`: what else the template reads, such as enable_thinking.
+        `tools`: JSON schemas of functions that the model may call; `template`: another Jinja template, or the name of
+        one of the checkpoint's; `variables`: anything else that the template reads, such as enable_thinking.
         Raises TokenizerError, see `chat_template.render_chat` and `choose_template`.
         """
         source = choose_template(self._chat_templates, template, tools=bool(tools))
@@ -129,7 +129,7 @@ class Tokenizer:
         template: str | None = None,
         **variables: Any,
     ) -> list[int]:
-        """The token ids of `apply_chat_template`'s prompt; the template itself writes the special tokens."""
+        """The token ids of `apply_chat_template`'s prompt, whose special tokens the template has written."""
         text = self.apply_chat_template(
             messages, tools=tools, add_generation_prompt=add_generation_prompt, template=template, **variables
         )
@@ -147,7 +147,7 @@ class Tokenizer:
         return self._chat_templates.get("default")
 
     def template_source(self, *, tools: bool = False) -> str | None:
-        """The chat template that is used with tools, or without; None where there is none."""
+        """The chat template for a chat with tools, or without; None if the checkpoint has none."""
         return choose_template(self._chat_templates, None, tools=tools) if self._chat_templates else None
 
     @property
@@ -183,13 +183,13 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
     def detokenizer(self, skip_special_tokens: bool = True, *, shown: Iterable[str] = ()) -> StreamingDetokenizer:
-        """A stream that turns tokens into text as they come; `shown`: special tokens that it doesn't skip."""
+        """A streaming detokenizer; `shown`: special tokens that it doesn't skip."""
         return StreamingDetokenizer(self._decoding, skip_special_tokens=skip_special_tokens, shown=shown)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which `load_tokenizer` and transformers' AutoTokenizer read.
 
-        The folder is made if need be. Both files are written in full before either takes its place. Raises
+        The folder is made if need be. Both files are complete before either replaces an older one. Raises
         TokenizerError if they can't be written.
         """
         templates: str | list[dict[str, str]] | None = self._chat_templates.get("default")
@@ -229,9 +229,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a checkpoint: a folder, a .gguf file, or the id of a model on the hub.
 
     A folder has a tokenizer.json, else a tokenizer.model (of SentencePiece, or GLM-4's ranks), else a *.tiktoken
-    file. From it are also read, where they are, tokenizer_config.json, special_tokens_map.json,
-    generation_config.json, config.json and the chat templates. Raises TokenizerError for files that are missing,
-    damaged or of a kind that isn't known, and what `checkpoints.resolve` and the GGUF reader raise.
+    file. Also read, if they are there: tokenizer_config.json, special_tokens_map.json, generation_config.json,
+    config.json and the chat templates. Raises TokenizerError for files that are missing, damaged or of an unknown kind,
+    and what `checkpoints.resolve` and the GGUF reader raise.
     """
     local = Path(path).expanduser()
     if not local.exists():
@@ -274,7 +274,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         if len(ggufs) == 1:
             return _from_gguf(ggufs[0])
         raise TokenizerError(_missing(folder))
-    backend, config, before = found
+    backend, config, prefix_tokens = found
     special_tokens = (
         _special_tokens(config)
         | _special_tokens(_read_json(folder / "special_tokens_map.json"))
@@ -282,14 +282,14 @@ def _from_folder(folder: Path) -> Tokenizer:
     )
     with library_errors(f"add what {folder / 'tokenizer_config.json'} says"):
         _add_tokens(backend, config, special_tokens)
-        if before:
-            set_ends(backend, [index for index in map(backend.token_to_id, before) if index is not None])
+        if prefix_tokens:
+            set_end_tokens(backend, [index for index in map(backend.token_to_id, prefix_tokens) if index is not None])
         if "add_bos_token" in config or "add_eos_token" in config:
             bos, eos = (
                 backend.token_to_id(special_tokens[end]) if config.get(f"add_{end}") and end in special_tokens else None
                 for end in ("bos_token", "eos_token")
             )
-            set_ends(backend, [] if bos is None else [bos], [] if eos is None else [eos])
+            set_end_tokens(backend, [] if bos is None else [bos], [] if eos is None else [eos])
     return Tokenizer(
         backend,
         special_tokens=special_tokens,
@@ -305,12 +305,12 @@ def _from_folder(folder: Path) -> Tokenizer:
 
 class _Vocabulary(NamedTuple):
     backend: tokenizers.Tokenizer
-    config: dict[str, Any]  # tokenizer_config.json, with what the vocabulary's kind implies where it says nothing
-    before: tuple[str, ...] = ()  # tokens that begin every text, bos_token apart
+    config: dict[str, Any]  # tokenizer_config.json, with defaults by the kind of vocabulary
+    prefix_tokens: tuple[str, ...] = ()  # that begin every text, apart from bos_token
 
 
 def _read_vocabulary(folder: Path, config: dict[str, Any]) -> _Vocabulary | None:
-    """From tokenizer.json, else tokenizer.model, else the only *.tiktoken file; None where there is none of them."""
+    """The vocabulary in tokenizer.json, else tokenizer.model, else the only *.tiktoken file; None if there is none."""
     path = folder / "tokenizer.json"
     if path.is_file():
         data = _read_bytes(path, _MAX_TOKENIZER_BYTES)
@@ -322,8 +322,7 @@ def _read_vocabulary(folder: Path, config: dict[str, Any]) -> _Vocabulary | None
         return None
     path = path if path.is_file() else ranks[0]
     data = _read_bytes(path, _MAX_MODEL_BYTES)
-    # What is saved is tokenizer.json, so that the checkpoint's own class, which wants another file, is no longer
-    # asked for.
+    # `save` writes a tokenizer.json, which the checkpoint's own class wouldn't read.
     stated_class = config.get("tokenizer_class")
     config = config | {"tokenizer_class": "PreTrainedTokenizerFast"}
     try:
@@ -337,7 +336,7 @@ def _read_vocabulary(folder: Path, config: dict[str, Any]) -> _Vocabulary | None
 
 
 def _from_sentencepiece(data: bytes, config: dict[str, Any]) -> _Vocabulary:
-    """As transformers' LlamaTokenizer has it, whose habits tokenizer_config.json may change."""
+    """A SentencePiece vocabulary with the options of transformers' LlamaTokenizer."""
     model = read_sentencepiece_model(data)
     if config.get("add_prefix_space") is False:
         model = dataclasses.replace(model, add_dummy_prefix=False)
@@ -351,7 +350,9 @@ def _from_ranks(data: bytes, config: dict[str, Any], family: RankFamily) -> _Voc
     implied = family.config(len(ranks))
     added = implied["added_tokens_decoder"] | (config.get("added_tokens_decoder") or {})
     return _Vocabulary(
-        rank_backend(ranks, family.pre_tokenizer), {**implied, **config, "added_tokens_decoder": added}, family.before
+        rank_backend(ranks, family.pre_tokenizer),
+        {**implied, **config, "added_tokens_decoder": added},
+        family.prefix_tokens,
     )
 
 
@@ -370,19 +371,19 @@ def _missing(folder: Path) -> str:
 
 
 def _special_tokens(entries: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token and so on, by name; others that end alike (add_bos_token) are no strings."""
+    """The strings of bos_token, eos_token and so on, by name. Options such as add_bos_token aren't strings."""
     tokens = {name: _content(value) for name, value in entries.items() if name.endswith("_token")}
     return {name: token for name, token in tokens.items() if token}
 
 
 def _content(value: Any) -> str | None:
-    """A token's string, which stands alone or in a dictionary with the token's options."""
+    """A token's string, which is given by itself or in a dictionary with the token's options."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else None
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], special_tokens: Mapping[str, str]) -> None:
-    """Add what only tokenizer_config.json knows: further tokens, and which tokens of the vocabulary are special."""
+    """Add what only tokenizer_config.json says: further tokens, and which tokens of the vocabulary are special."""
     known = backend.get_added_tokens_decoder()
     further = dict(config.get("added_tokens_decoder") or {})
     for index in sorted(set(map(int, further)) - set(known)):
@@ -397,7 +398,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], specia
     more = [config.get(key) or () for key in ("additional_special_tokens", "extra_special_tokens")]
     named = [*special_tokens.values(), *(_content(value) for values in more for value in _values(values))]
     special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-    # A token that the vocabulary doesn't have would get an id that the model has no row for.
+    # A token that isn't in the vocabulary would get an id for which the model has no embedding.
     backend.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False)
@@ -412,7 +413,7 @@ def _values(entries: Any) -> list[Any]:
 
 
 def _ids(entries: Mapping[str, Any], key: str) -> list[int]:
-    """The token ids under `key`: none, one or a list of them. Negative ones mean that there is none."""
+    """The token ids under `key`: none, one or a list of them. A negative id stands for none."""
     value = entries.get(key)
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if any(type(index) is not int for index in ids):
@@ -423,7 +424,7 @@ def _ids(entries: Mapping[str, Any], key: str) -> list[int]:
 
 
 def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates by name: from files of their own, else from tokenizer_config.json or chat_template.json."""
+    """The chat templates by name: from *.jinja files, else from tokenizer_config.json or chat_template.json."""
     files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").is_file():
         files["default"] = folder / "chat_template.jinja"
@@ -443,7 +444,7 @@ def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file."""
+    """The object in a JSON file; an empty one if there is no file."""
     if not path.is_file():
         return {}
     try:

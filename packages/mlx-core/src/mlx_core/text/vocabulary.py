@@ -1,8 +1,8 @@
 """GGUF vocabularies: the metadata under `tokenizer.ggml.` as a tokenizer of the tokenizers library.
 
-Two of llama.cpp's models are known: "gpt2", byte-level BPE with a list of merges and a named pre-tokenizer, and
-"llama", SentencePiece's BPE, whose merges follow from the pieces' scores. The pre-tokenizers' expressions are those of
-the models' own tokenizer.json files, named as in llama.cpp's llama-vocab.cpp.
+Two of llama.cpp's models are supported: "gpt2", byte-level BPE with a list of merges and a named pre-tokenizer, and
+"llama", SentencePiece's BPE, whose merges follow from the scores of its pieces. The expressions of the pre-tokenizers
+are those of the models' own tokenizer.json files; their names are those of llama.cpp's llama-vocab.cpp.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NO_IDS = (-1, 2**32 - 1)  # how a file says that it has no such token
 
 
 class PreTokenizer(NamedTuple):
-    """How text is cut into words before merging: by each expression in turn, within what the one before has left."""
+    """Splits text into words before merging: by each expression in turn, applied to the pieces of the one before."""
 
     patterns: tuple[str, ...]
     nfc: bool = False  # Unicode normalisation first
@@ -85,11 +85,11 @@ PRE_TOKENIZERS = {
 
 
 class GGUFVocabulary(NamedTuple):
-    """What a GGUF file's metadata says of its tokenizer."""
+    """The tokenizer in a GGUF file's metadata."""
 
     backend: tokenizers.Tokenizer
     special_tokens: dict[str, str]  # by the names of tokenizer_config.json: "bos_token", "eos_token" ...
-    eos_token_ids: tuple[int, ...]  # whatever ends an answer: eos, end of turn, end of message
+    eos_token_ids: tuple[int, ...]  # that end an answer: eos, end of turn, end of message
     chat_templates: dict[str, str]
 
 
@@ -126,7 +126,7 @@ def read_gguf_vocabulary(metadata: Mapping[str, Any]) -> GGUFVocabulary:
             ]
         )
     bos, eos = special_ids.get("bos_token"), special_ids.get("eos_token")
-    set_ends(
+    set_end_tokens(
         backend,
         [bos] if bos is not None and _value(metadata, "add_bos_token", bool, add_bos) else [],
         [eos] if eos is not None and _value(metadata, "add_eos_token", bool, False) else [],
@@ -139,9 +139,9 @@ def read_gguf_vocabulary(metadata: Mapping[str, Any]) -> GGUFVocabulary:
     )
 
 
-def set_ends(backend: tokenizers.Tokenizer, before: Sequence[int], after: Sequence[int] = ()) -> None:
-    """Have `backend` put these tokens around a text that is encoded with special tokens."""
-    # The template has names of its own for them: a token's string may hold characters that mean something there.
+def set_end_tokens(backend: tokenizers.Tokenizer, before: Sequence[int], after: Sequence[int] = ()) -> None:
+    """Make `backend` add these tokens before and after a text that is encoded with special tokens."""
+    # The template gets names of its own for them, because a token's string may hold the template's syntax.
     starts = {f"before{n}": index for n, index in enumerate(before)}
     ends = {f"after{n}": index for n, index in enumerate(after)}
     backend.post_processor = processors.TemplateProcessing(
@@ -168,7 +168,7 @@ _ENDS = ("eos_token", "end of turn", "end of message")
 def _byte_level(
     metadata: Mapping[str, Any], tokens: list[str], types: list[int], pre_tokenizer: PreTokenizer
 ) -> tokenizers.Tokenizer:
-    # Padding of the model's matrix ("[PAD151935]") is unused, and no token of the vocabulary unless merges need it.
+    # Padding of the embedding matrix ("[PAD151935]") is unused: not in the vocabulary unless merges need it.
     unused = {token: index for index, token in enumerate(tokens) if types[index] == UNUSED}
     vocabulary: dict[str, int] = {}
     for index, token in enumerate(tokens):
@@ -193,7 +193,7 @@ def _byte_level(
 def byte_level_backend(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], pre_tokenizer: PreTokenizer
 ) -> tokenizers.Tokenizer:
-    """A byte-level BPE: each character of the vocabulary's tokens stands for a byte, as in GPT-2."""
+    """A byte-level BPE, as GPT-2's: each character of the vocabulary's tokens stands for a byte."""
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre_tokenizer.ignore_merges))
     if pre_tokenizer.nfc:
         backend.normalizer = normalizers.NFC()
@@ -228,7 +228,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], types: list[i
         SentencePieceModel(
             pieces=tokens,
             scores=scores,
-            # llama.cpp cuts a user's own symbols out of a text as it does control tokens.
+            # llama.cpp finds user-defined symbols in a text as it finds control tokens.
             types=[CONTROL if kind == USER_DEFINED else kind for kind in types],
             unknown=unknown,
             kind=BPE,
@@ -240,7 +240,7 @@ def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], types: list[i
 
 
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """tokenizer.chat_template is the default; others stand beside it as tokenizer.chat_template.NAME."""
+    """The chat templates by name: tokenizer.chat_template is "default", tokenizer.chat_template.NAME is NAME."""
     key = "tokenizer.chat_template"
     templates = {
         "default" if name == key else name.removeprefix(f"{key}."): template
@@ -262,7 +262,7 @@ def _value(metadata: Mapping[str, Any], key: str, kind: type[T], default: T) -> 
 
 
 def _list(metadata: Mapping[str, Any], key: str, kind: type[T], length: int | None = None) -> list[T]:
-    """The list, or an empty one where there is none; of as many entries as `length` says."""
+    """The list under `key`, of `length` entries; an empty list if there is none."""
     values = _value(metadata, key, list, [])
     found = {type(value) for value in values} - {kind, int if kind is float else kind}
     if found:
