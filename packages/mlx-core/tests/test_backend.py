@@ -1,4 +1,4 @@
-"""What a backend wants, and what importing the core without one says."""
+"""The settings of backends, and the error of importing the core without one."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_text_and_errors_need_no_mlx():
 
 
 def without_mlx(statement):
-    """What a program that imports without MLX prints of its ImportError."""
+    """The output of a program that imports without MLX and prints its ImportError."""
     program = f"""
         import sys
         class Missing:

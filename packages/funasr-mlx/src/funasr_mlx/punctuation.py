@@ -20,7 +20,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
-from mlx_core import scaled_dot_product_attention
+from mlx_core import backend, scaled_dot_product_attention
 from mlx_core.config import BaseConfig
 from mlx_core.errors import ConfigError, InputError, TokenizerError, WeightsError
 from mlx_core.models import CheckpointModule, check_sizes
@@ -269,6 +269,7 @@ class PunctuationStream:
         return Punctuated(written, words[seen:], marks[seen:])
 
 
+@backend.worker_streams()
 def load_punctuation(path: str | Path) -> Punctuation:
     """The punctuation of FunASR's folder (config.yaml, model.pt, tokens.json, jieba_usr_dict) or of a converted one.
 

@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_core import backend
 from mlx_core.audio import load_audio, resample
 from mlx_core.audio.samples import AnySamples, as_samples
 from mlx_core.errors import AudioError, ConfigError, InputError
@@ -269,6 +270,7 @@ def padded(features: Sequence[mx.array]) -> tuple[mx.array, npt.NDArray[np.int64
     return mx.stack(rows), lengths
 
 
+@backend.worker_streams()
 def load_model(path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_packed: bool | None = None) -> Recognizer:
     """The recogniser in a folder: FunASR's own (config.yaml, model.pt, am.mvn, tokens.json or bpe.model), or what
     `convert` wrote. The other arguments are those of `CheckpointModule.from_state_dict`.

@@ -21,6 +21,7 @@ import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
+from mlx_core import backend
 from mlx_core.audio import resample
 from mlx_core.audio.samples import AnySamples, Samples, as_samples
 from mlx_core.config import BaseConfig
@@ -359,6 +360,7 @@ class Memory(nn.Module):
         return y, seen[:, seen.shape[1] - before.shape[1] :]
 
 
+@backend.worker_streams()
 def load_vad(path: str | Path) -> VAD:
     """The VAD of FunASR's folder (config.yaml, model.pt, am.mvn) or of a converted one.
 

@@ -1,4 +1,4 @@
-"""`python -m mlx_core`: what is active here, and what was turned off and why."""
+"""`python -m mlx_core`: the parts that are active here, and those that were turned off and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def report() -> dict[str, Any]:
     """The backend in force, in plain values."""
     wants = backend.current()
     blas = backend.blas_status()
+    scheduler = backend.scheduler_status()
     on_cpu = wants.name == "cpu"
+    off = [blas.reason, None if scheduler.active else f"the scheduler isn't repaired: {scheduler.reason}"]
     return {
         "backend": wants.name,
         "device": wants.device_name,
@@ -32,7 +34,8 @@ def report() -> dict[str, Any]:
         "one_row": blas.one_row,
         "fast_convolutions": wants.fast_convolutions,
         "fast_elementwise": wants.fast_elementwise,
-        "off": [blas.reason] if on_cpu and blas.reason else [],
+        "repair_scheduler": scheduler.active,
+        "off": [reason for reason in off if reason] if on_cpu else [],
         "switches": backend.switches_set(),
     }
 
@@ -67,6 +70,7 @@ def main() -> int:
             ("single rows", "through gemv" if found["one_row"] else "through gemm"),
             ("convolutions", "through matrix products" if found["fast_convolutions"] else "MLX's own"),
             ("elementwise", "vectorised" if found["fast_elementwise"] else "MLX's own"),
+            ("scheduler", "repaired after failed evaluations" if found["repair_scheduler"] else "MLX's own"),
             *(("turned off", reason) for reason in found["off"]),
         ]
     rows += [("switch", f"{name}={value}") for name, value in found["switches"].items()]

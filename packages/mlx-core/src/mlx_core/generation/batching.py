@@ -118,7 +118,7 @@ class BatchGenerate:
         return [answer.result(parts) for answer, parts in zip(self.answers, chunks, strict=True)]
 
     def _run(self) -> Generator[BatchChunk, None, None]:
-        with backend.wired():
+        with backend.wired(), backend.repaired_scheduler():
             for number, group in enumerate(self._groups):
                 yield from self._run_group(group, sum(self._widths[:number]))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from .. import backend
 from ..cache import KeyValueCache
 from ..errors import InputError
 from .request import LanguageModel, encode_prompt
@@ -27,6 +28,7 @@ class Perplexity:
         return math.exp(self.nll)
 
 
+@backend.repaired_scheduler()
 def perplexity(
     model: LanguageModel,
     tokens: Sequence[int],

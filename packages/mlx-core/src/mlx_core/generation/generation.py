@@ -126,7 +126,7 @@ class Generate:
 
     def _run(self) -> Generator[GenerationChunk, None, None]:
         answer = self._answer
-        with backend.wired():
+        with backend.wired(), backend.repaired_scheduler():
             try:
                 answer.start()
                 done = (

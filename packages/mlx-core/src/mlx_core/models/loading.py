@@ -66,7 +66,8 @@ def load_model(
     in the checkpoint stay so; None for what the backend wants. Never touches the global random state. Raises
     ConfigError, WeightsError, HubError.
     """
-    model, _ = _load(hub.resolve(path_or_id), lazy, dtype, quantize, keep_packed)
+    with contextlib.nullcontext() if lazy else backend.worker_streams():
+        model, _ = _load(hub.resolve(path_or_id), lazy, dtype, quantize, keep_packed)
     return model
 
 
@@ -85,7 +86,8 @@ def load(
     """
     path = hub.resolve(path_or_id)
     tokenizer = load_tokenizer(path)
-    model, checkpoint = _load(path, lazy, dtype, quantize, keep_packed, adapt)
+    with contextlib.nullcontext() if lazy else backend.worker_streams():
+        model, checkpoint = _load(path, lazy, dtype, quantize, keep_packed, adapt)
     return model, tokenizer, checkpoint.config
 
 
@@ -114,10 +116,10 @@ def _load(
     for part in [*model.layers, model]:
         if not lazy:
             for value in named_parameters(part).values():
-                mx.eval(value)
+                backend.materialize(value)
         fuse_projections(part)
         if not lazy:
-            mx.eval(part.parameters())
+            backend.materialize(part.parameters())
     measure(model)
     return model, checkpoint
 
@@ -279,7 +281,8 @@ def _cast(value: mx.array, dtype: mx.Dtype | None) -> mx.array:
 def _without_zero_biases(model: CausalLM, weights: dict[str, mx.array]) -> dict[str, mx.array]:
     """Weights without the biases that GPTQ's packers give every layer: zeros, where the model has no place for them."""
     known = named_parameters(model)
-    spare = {name for name in weights if name.endswith(".bias") and name not in known and not weights[name].any()}
+    unknown = {name: weights[name].any() for name in weights if name.endswith(".bias") and name not in known}
+    spare = {name for name, used in backend.materialize(unknown).items() if not used}
     return {name: value for name, value in weights.items() if name not in spare}
 
 
