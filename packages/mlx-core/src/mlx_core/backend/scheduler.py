@@ -1,10 +1,10 @@
 """MLX's count of active tasks, put back where failed evaluations left it too high.
 
-On a CPU stream every tenth operation is counted as a task when it is queued, and once more when it is done. An operation
-that fails leaves its error with its stream. On the main thread (the first to use MLX's scheduler) the next operation
-that is queued on the stream raises the error; if that one was to be counted, it has been, but never runs, so the count
-stays one too high. With more than ten tasks counted MLX waits until there is one less. Once two or more of them don't
-exist, that wait may never end. MLX 0.32.4 has this defect; other versions weren't examined.
+On a CPU stream every tenth operation is counted as a task when it is queued, and its completion is queued behind it. An
+operation that fails leaves its error with its stream. On the main thread (the first to use MLX's scheduler) the next
+operation that is queued on the stream raises the error; if that one was just counted, its completion is never queued,
+so the count stays one too high. With more than ten tasks counted MLX waits until there is one less. Once two or more of
+them don't exist, that wait may never end. MLX 0.32.4 has this defect; other versions weren't examined.
 
 The count is the first member of the scheduler that `mlx::core::scheduler::scheduler()` returns. Its place, and those of
 the lock and the condition that belong to it, were read from the disassembled libmlx of the versions in `_VERIFIED`; on
