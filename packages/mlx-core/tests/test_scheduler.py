@@ -1,5 +1,7 @@
 """Evaluations that fail, which leave nothing over on a worker thread, and on the main thread a count that is put back."""
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -74,6 +76,23 @@ def test_failed_evaluations_on_the_worker_leave_nothing():
     with backend.worker_streams():
         x = mx.arange(4) * 2
     assert backend.materialize(x).tolist() == [0, 2, 4, 6]  # no error is left with the streams either
+
+
+def test_arrays_go_when_their_evaluation_has_failed_or_ended():
+    """Weights are evaluated one by one because two may not fit."""
+    mx.clear_cache()
+    gc.disable()
+    try:
+        before = mx.get_active_memory()
+        for array in (mx.ones, lambda shape: failing()[0, 0] + mx.ones(shape)):
+            with backend.worker_streams():
+                x = array((1024, 1024))
+            with contextlib.suppress(RuntimeError):
+                backend.materialize(x)
+            del x
+            assert mx.get_active_memory() - before < 2**20
+    finally:
+        gc.enable()
 
 
 @counted

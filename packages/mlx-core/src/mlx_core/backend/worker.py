@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import queue
 import re
 import threading
 from collections.abc import Iterator
@@ -28,6 +27,9 @@ import mlx.core as mx
 from .scheduler import repaired_scheduler, synchronize
 
 _T = TypeVar("_T")
+
+# A signal that comes just before a wait doesn't end it: Python handles it between two waits.
+_SIGNALS_S = 0.2
 
 _ANOTHER_THREADS_STREAM = re.compile(r"There is no Stream\(.*\) in current thread")
 
@@ -45,6 +47,8 @@ class _Worker:
     """A daemon thread that evaluates, and its streams, one for each device."""
 
     def __init__(self) -> None:
+        import queue  # not for those who load nothing
+
         devices = [mx.cpu, mx.gpu] if mx.is_available(mx.gpu) else [mx.cpu]
         self.streams = [mx.new_thread_unsafe_stream(device) for device in devices]
         mx.synchronize(self.streams[0])  # whoever uses MLX's scheduler first is its main thread: not the worker
@@ -63,13 +67,17 @@ class _Worker:
             task = _Task(arrays)
             self._tasks.put(task)
             try:
-                task.finished.wait()
+                while not task.finished.wait(_SIGNALS_S):
+                    pass
             finally:
                 task.arrays = None  # after KeyboardInterrupt: what hasn't begun needn't
-            if task.error is None:
+            if (error := task.error) is None:
                 return
-            if not _ANOTHER_THREADS_STREAM.search(str(task.error)):
-                raise task.error
+            try:
+                if not _ANOTHER_THREADS_STREAM.search(str(error)):
+                    raise error
+            finally:
+                del error, task  # a circle through the traceback, which would keep the arrays
         with repaired_scheduler(self.streams), self._in_use:
             mx.eval(arrays)
 
