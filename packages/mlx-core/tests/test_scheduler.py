@@ -104,6 +104,13 @@ def test_failed_evaluations_elsewhere_are_repaired():
         assert backend.leftover_tasks() == 0
 
 
+def test_the_next_evaluation_does_not_raise_what_was_still_queued():
+    for _ in range(30):
+        with pytest.raises(RuntimeError, match="LU factorization"), backend.repaired_scheduler():
+            mx.eval([failing() for _ in range(8)])
+        assert (mx.ones(()) + 1).item() == 2
+
+
 def test_files_that_end_early_after_they_were_mapped(tmp_path):
     """Sizes are checked when a file is opened; one that is cut short later fails on the worker."""
     value = np.ones((64, 64), np.float32)

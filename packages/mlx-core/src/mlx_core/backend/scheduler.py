@@ -169,16 +169,17 @@ def synchronize(streams: Iterable[mx.Stream]) -> None:
 
 
 def repair_scheduler(streams: Iterable[mx.Stream] = ()) -> int:
-    """Put MLX's count of active tasks back after an evaluation has failed; returns by how much it was too high.
+    """Clean up after an evaluation that has failed: wait for the thread's streams, take the errors of what was queued off
+    them, which the next evaluation would raise, and put the count of active tasks back; returns by how much it was too
+    high.
 
-    streams: those that the evaluation used besides the thread's default stream. Where nothing is left over, or nothing
-    is known of this MLX, nothing happens. While other threads evaluate the count isn't known, and stays as it is: the
-    next call may find it at rest.
+    streams: those that the evaluation used besides the thread's default ones. The count stays as it is where nothing is
+    known of this MLX, and while other threads evaluate: the next call may find it at rest.
     """
+    synchronize([mx.default_stream(mx.cpu), mx.default_stream(mx.default_device()), *streams])
     count = _found()
     if isinstance(count, str) or not count.value or not scheduler_status().active:
         return 0
-    synchronize([mx.default_stream(mx.cpu), *streams])
     with _using:
         surplus = count.settled()
         return surplus if surplus and count.put_back(surplus) else 0
@@ -186,9 +187,9 @@ def repair_scheduler(streams: Iterable[mx.Stream] = ()) -> int:
 
 @contextlib.contextmanager
 def repaired_scheduler(streams: Iterable[mx.Stream] = ()) -> Iterator[None]:
-    """Evaluations within the block may fail: `repair_scheduler` follows an exception, which goes on."""
+    """Evaluations within the block may fail: `repair_scheduler` follows a RuntimeError, which goes on."""
     try:
         yield
-    except Exception:
+    except RuntimeError:  # all that MLX raises for what failed in a stream's thread
         repair_scheduler(streams)
         raise
