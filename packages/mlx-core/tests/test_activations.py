@@ -1,6 +1,7 @@
 """Activations by their definitions, as polynomials and as MLX computes them."""
 
 import math
+import os
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -111,3 +112,12 @@ def test_attention_of_weak_and_strong_scores(either, monkeypatch, scale, at_once
     expected = weights / weights.sum(axis=-1, keepdims=True) @ v
     found = bidirectional_attention(*(mx.array(x.astype(np.float32)) for x in (q, k, v)), scale=scale)
     np.testing.assert_allclose(np.array(found), expected, atol=2e-5 * scale)
+
+
+def test_gelu_of_weights_that_cannot_be_read_is_an_error(either, tmp_path):
+    """MLX fills an array whose file ends early with anything, and says so once."""
+    np.save(tmp_path / "x.npy", np.ones(2 * activations.BLOCK, np.float32))
+    x = mx.load(str(tmp_path / "x.npy"))
+    os.truncate(tmp_path / "x.npy", 500)
+    with pytest.raises(RuntimeError, match="read"), backend.repaired_scheduler():
+        mx.eval(gelu(x))

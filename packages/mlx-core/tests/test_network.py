@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -217,6 +218,19 @@ def test_a_saved_network_loads_as_it_was(tmp_path):
         Small.load(tmp_path / "out")
     with pytest.raises(MissingCheckpointError, match="no folder"):
         Small.load(tmp_path / "none")
+
+
+def test_weights_are_read_by_the_worker_alone(tmp_path, monkeypatch):
+    Small.from_state_dict({}, draw()).save(tmp_path / "out")
+    threads, evaluate = [], mx.eval
+
+    def recording(*arrays):
+        evaluate(*arrays)
+        threads.append(threading.current_thread().name)
+
+    monkeypatch.setattr(mx, "eval", recording)
+    Small.load(tmp_path / "out")
+    assert threads == ["mlx-core-worker"]
 
 
 @pytest.mark.parametrize("bits", [4, 8])

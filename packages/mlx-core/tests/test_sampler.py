@@ -19,6 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from mlx_core import backend
 from mlx_core.errors import InputError
 from mlx_core.generation.sampler import (
     DefaultSampler,
@@ -667,12 +668,13 @@ def test_nothing_waits_for_the_device(tmp_path, settings_, prompt):
     """Steps are built over logits that can't be evaluated: reading them raises, so nothing may have read them."""
     path = tmp_path / "logits.npy"
     np.save(path, np.zeros((1, 4000), dtype=np.float32))
-    logits = mx.load(str(path))
-    os.truncate(path, 500)
-    sampler = RequestSampler(SamplingParams(**settings_), prompt_tokens=prompt, end_token_ids=[0])
-    results = [sampler(logits) for _ in range(6)]
+    with backend.worker_streams():
+        logits = mx.load(str(path))
+        os.truncate(path, 500)
+        sampler = RequestSampler(SamplingParams(**settings_), prompt_tokens=prompt, end_token_ids=[0])
+        results = [sampler(logits) for _ in range(6)]
     with pytest.raises(RuntimeError, match="read"):
-        mx.eval([token for token, _ in results])
+        backend.materialize([token for token, _ in results])
 
 
 def test_counts_are_kept_only_for_penalties():

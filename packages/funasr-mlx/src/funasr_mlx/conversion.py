@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_core import backend
 from mlx_core.errors import ConversionError
 from mlx_core.models import CheckpointModule
 
@@ -19,6 +20,7 @@ _OTHERS: dict[str, type[CheckpointModule]] = {"FsmnVADStreaming": VAD, **PUNCTUA
 _DTYPES = {"float16": mx.float16, "float32": mx.float32}
 
 
+@backend.worker_streams()
 def convert(
     source: str | Path, folder: str | Path, *, dtype: str = "float16", bits: int | None = None, group_size: int = 64
 ) -> CheckpointModule:

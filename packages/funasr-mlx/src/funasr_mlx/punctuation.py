@@ -14,6 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from mlx_core import backend
 from mlx_core.errors import ConfigError, InputError, TokenizerError
 
 from .folder import open_folder
@@ -150,6 +151,7 @@ class PunctuationStream:
         return Punctuated(written, words[seen:], marks[seen:])
 
 
+@backend.worker_streams()
 def load_punctuation(path: str | Path) -> Punctuation:
     """The punctuation of FunASR's folder (config.yaml, model.pt, tokens.json, jieba_usr_dict), of a converted one, or
     of a hub id.

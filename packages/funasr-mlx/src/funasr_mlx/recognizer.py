@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_core import backend
 from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import CheckpointModule
 
@@ -230,6 +231,7 @@ def padded(features: Sequence[mx.array]) -> tuple[mx.array, npt.NDArray[np.int64
     return mx.stack(rows), lengths
 
 
+@backend.worker_streams()
 def load_model(path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_packed: bool | None = None) -> Recognizer:
     """The recognizer in a folder, FunASR's own (config.yaml, model.pt, am.mvn, tokens.json or bpe.model) or one that
     `convert` wrote, or of a hub id (org/name). The other arguments are those of `CheckpointModule.from_state_dict`.

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_core import backend
 from mlx_core.checkpoints import load_weights
 from mlx_core.config import read_json
 from mlx_core.errors import ConversionError
@@ -45,6 +46,7 @@ def kind_of(weights: Mapping[str, mx.array]) -> type[CheckpointModule]:
     )
 
 
+@backend.worker_streams()
 def convert(
     source: str | Path,
     folder: str | Path,

@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_core import backend
 from mlx_core.checkpoints import load_safetensors, new_folder
 from mlx_core.errors import InputError, MissingCheckpointError, WeightsError
 
@@ -103,7 +104,8 @@ class VoiceLibrary:
         """A voice by its name. Raises MissingCheckpointError, WeightsError."""
         path = self._path(name)
         table = self._table(path)
-        arrays = load_safetensors(path)
+        with backend.worker_streams():
+            arrays = backend.materialize(load_safetensors(path))
         try:
             if table["format"] != _FORMAT:
                 raise WeightsError(f"{path} is of format {table['format']}; this package reads {_FORMAT}.")

@@ -16,7 +16,9 @@ def report() -> dict[str, Any]:
     """The backend in use and its settings, as plain values."""
     settings = backend.current()
     blas = backend.blas_status()
+    scheduler = backend.scheduler_status()
     on_cpu = settings.name == "cpu"
+    off = [blas.reason, None if scheduler.active else f"the scheduler isn't repaired: {scheduler.reason}"]
     return {
         "backend": settings.name,
         "device": settings.device_name,
@@ -35,7 +37,8 @@ def report() -> dict[str, Any]:
         "one_row": blas.one_row,
         "fast_convolutions": settings.fast_convolutions,
         "fast_elementwise": settings.fast_elementwise,
-        "off": [blas.reason] if on_cpu and blas.reason else [],
+        "repair_scheduler": scheduler.active,
+        "off": [reason for reason in off if reason] if on_cpu else [],
         "switches": backend.switches_set(),
     }
 
@@ -75,6 +78,7 @@ def _show(args: argparse.Namespace) -> int:
             ("single rows", "through gemv" if values["one_row"] else "through gemm"),
             ("convolutions", "through matrix products" if values["fast_convolutions"] else "MLX's own"),
             ("elementwise", "vectorised" if values["fast_elementwise"] else "MLX's own"),
+            ("scheduler", "repaired after failed evaluations" if values["repair_scheduler"] else "MLX's own"),
             *(("turned off", reason) for reason in values["off"]),
         ]
     rows += [("switch", f"{name}={value}") for name, value in values["switches"].items()]

@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from mlx_core import backend
 from mlx_core.audio import resample
 from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import CheckpointModule
@@ -234,6 +235,7 @@ class VADStream:
         return closed
 
 
+@backend.worker_streams()
 def load_vad(path: str | Path) -> VAD:
     """The VAD of FunASR's folder (config.yaml, model.pt, am.mvn), of a converted one, or of a hub id.
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_core import backend
 from mlx_core.audio import AudioConfig, compute_mel_spectrogram
 from mlx_core.errors import ConfigError, InputError
 from mlx_core.models import Array, Conv1d
@@ -127,10 +128,11 @@ class SoVITSV3(BaseSoVITS):
         trained on; it is merged into the base, whose other tensors the file's replace. The others, and the errors, are
         `from_state_dict`'s; ConfigError for a LoRA without a base.
         """
-        config, weights = cls.read(resolve_network(path))
-        if is_lora(weights):
-            weights = with_base(weights, path, base)
-        return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
+        with backend.worker_streams():
+            config, weights = cls.read(resolve_network(path))
+            if is_lora(weights):
+                weights = with_base(weights, path, base)
+            return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
 
     @classmethod
     def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:

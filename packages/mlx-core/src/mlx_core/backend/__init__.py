@@ -1,8 +1,9 @@
-"""What a device wants: the one place in the packages that decides by device.
+"""The needs of the device: the one place in the packages that decides by device.
 
 The dtype to compute in, whether quantised weights stay packed, the memory limits, and on Linux CPUs a fast BLAS and
-convolutions. Everything else asks `current()`. Importing this package changes no limit and no default of MLX; on
-Linux CPUs it points MLX's matrix products at a fast BLAS, after a self-test.
+convolutions: everything else asks `current()`. Arrays whose evaluation can fail are evaluated by a thread of their own
+(`materialize`), because MLX may hang after evaluations that failed on the main thread. Importing this package changes
+no limit and no default of MLX; on Linux CPUs it points MLX's matrix products at a fast BLAS, after a self-test.
 """
 
 from .device import (  # first: without MLX's library it says what to install
@@ -23,6 +24,8 @@ from .device import (  # first: without MLX's library it says what to install
 # isort: split
 from .blas import BlasStatus, available_cpus
 from .blas import status as blas_status
+from .scheduler import SchedulerStatus, leftover_tasks, repair_scheduler, repaired_scheduler, scheduler_status
+from .worker import materialize, worker_streams
 
 __all__ = [
     "DTYPES",
@@ -30,16 +33,23 @@ __all__ = [
     "BackendName",
     "BackendWarning",
     "BlasStatus",
+    "SchedulerStatus",
     "activate",
     "available_cpus",
     "blas_status",
     "current",
     "instruction_sets",
+    "leftover_tasks",
+    "materialize",
     "mlx_version",
     "override",
     "peak_memory_bytes",
+    "repair_scheduler",
+    "repaired_scheduler",
+    "scheduler_status",
     "switches_set",
     "wired",
+    "worker_streams",
 ]
 
 activate()

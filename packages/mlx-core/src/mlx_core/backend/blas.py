@@ -40,7 +40,7 @@ _LAPACK = re.compile(r"[sdcz](geev|gesdd|(sy|he)evd|geqrf|getr[fi]|orgqr|ungqr|p
 
 @dataclass(frozen=True)
 class BlasStatus:
-    """What multiplies matrices on the CPU. `reason` says why the fast BLAS, or its part for single rows, is off."""
+    """The BLAS that multiplies matrices on the CPU. `reason` says why the fast BLAS, or its part for single rows, is off."""
 
     active: bool
     name: str
@@ -271,7 +271,7 @@ _status = BlasStatus(False, "MLX's own", reason="not set up yet")
 
 
 def status() -> BlasStatus:
-    """What is in force."""
+    """The BLAS in force."""
     return _status
 
 

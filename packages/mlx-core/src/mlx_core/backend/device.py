@@ -40,7 +40,7 @@ DTYPES: dict[str, mx.Dtype] = {"float32": mx.float32, "float16": mx.float16, "bf
 
 @dataclass(frozen=True)
 class Backend:
-    """What a device wants.
+    """The settings that suit a device.
 
     `compute_dtype` is the dtype that floating-point weights are cast to at load, None for the checkpoint's own.
     `keep_packed` says whether quantised weights stay packed, or are dequantised at load to be multiplied at full
@@ -49,6 +49,7 @@ class Backend:
     with packed keys and values, or to a dequantised copy. The others are parts that make Linux CPUs fast, and mean
     nothing elsewhere: `fast_blas` (OpenBLAS under libmlx), `one_row` (products of one row through its gemv),
     `fast_convolutions` (through matrix products), `fast_elementwise` (exponentials, GELU and the like, vectorised).
+    `repair_scheduler`: whether MLX's count of tasks is put back after failed evaluations.
     """
 
     name: BackendName
@@ -62,6 +63,7 @@ class Backend:
     one_row: bool = False
     fast_convolutions: bool = False
     fast_elementwise: bool = False
+    repair_scheduler: bool = False
 
 
 class BackendWarning(RuntimeWarning):
@@ -76,7 +78,7 @@ _override: Backend | None = None
 
 @functools.cache
 def _detect(on_gpu: bool) -> Backend:
-    """What the default device wants. Remembered: convolutions ask each time."""
+    """The settings for the default device. Remembered: convolutions ask each time."""
     if on_gpu and mx.metal.is_available():
         name: BackendName = "metal"
     elif on_gpu and mx.cuda.is_available():
@@ -104,6 +106,7 @@ def _detect(on_gpu: bool) -> Backend:
             one_row=linux,
             fast_convolutions=linux,
             fast_elementwise=linux,
+            repair_scheduler=linux,
         )
     return Backend(
         name,
@@ -140,6 +143,7 @@ SWITCHES = {
     "MLX_CORE_ONE_ROW": "one_row",
     "MLX_CORE_CONVOLUTIONS": "fast_convolutions",
     "MLX_CORE_ELEMENTWISE": "fast_elementwise",
+    "MLX_CORE_REPAIR_SCHEDULER": "repair_scheduler",
 }
 
 
@@ -198,6 +202,7 @@ def override(
     one_row: bool | None = None,
     fast_convolutions: bool | None = None,
     fast_elementwise: bool | None = None,
+    repair_scheduler: bool | None = None,
 ) -> Iterator[Backend]:
     """Within the block, the backend wants what is given here; None leaves a setting as it was. For the whole
     process.
@@ -211,6 +216,7 @@ def override(
         "one_row": one_row,
         "fast_convolutions": fast_convolutions,
         "fast_elementwise": fast_elementwise,
+        "repair_scheduler": repair_scheduler,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     if compute_dtype is not None:

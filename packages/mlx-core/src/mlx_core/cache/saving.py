@@ -18,6 +18,7 @@ from typing import Any
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
+from .. import backend
 from ..errors import CacheError
 from ..files import atomic_file
 from .batch import BatchKVCache
@@ -332,9 +333,10 @@ def _read(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as checked:
             names, info = set(checked.keys()), dict(checked.metadata() or {})
-        arrays = mx.load(str(path), format="safetensors")
+        with backend.worker_streams():
+            arrays = mx.load(str(path), format="safetensors")
         assert isinstance(arrays, dict), "safetensors hold arrays by name"
-        mx.eval(arrays)  # so that nothing depends on the file any more
+        backend.materialize(arrays)  # so that nothing depends on the file any more
     except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
         raise CacheError(f"{path} can't be read as a saved prompt cache: {error}.") from error
     if arrays.keys() != names:
@@ -344,7 +346,8 @@ def _read(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
 
 def _write(path: Path, arrays: dict[str, mx.array], info: dict[str, str]) -> None:
     try:
-        with atomic_file(path) as temporary, temporary.open("wb") as file:  # by name MLX would append a suffix
-            mx.save_safetensors(file, arrays, metadata=info)
+        # a cache that a lazy model filled depends on the model's files
+        with backend.repaired_scheduler(), atomic_file(path) as temporary, temporary.open("wb") as file:
+            mx.save_safetensors(file, arrays, metadata=info)  # a name would get a suffix
     except (OSError, RuntimeError, ValueError) as error:
         raise CacheError(f"{path} can't be written: {error}.") from error

@@ -31,6 +31,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from .. import backend
 from ..config import LayerQuantization, QuantizationConfig, quantization_method
 from ..errors import ConfigError, WeightsError
 
@@ -238,7 +239,7 @@ def _gptq_layer(weights: dict[str, mx.array], path: str, form: _Format) -> _Laye
     group = np.arange(width) // (form.group_size or width)
     if indices is not None:
         _check(f"{path}.g_idx", indices, _INDICES, width)
-        given = np.array(indices).astype(np.int64)
+        given = np.array(backend.materialize(indices)).astype(np.int64)
         # zeros throughout, with several groups, say that there is no order to keep: so the exllamav2 kernels read them
         if given.any() or n_groups == 1:
             group = given

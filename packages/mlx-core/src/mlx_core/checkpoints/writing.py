@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .. import backend
 from ..errors import ConversionError, MLXCoreError
 from ..files import atomic_folder
 from .layout import SAFETENSORS
@@ -68,7 +69,7 @@ def write_weights(
         shard = {}
         for name in names:
             shard[name] = value = weights.pop(name)
-            mx.eval(value)  # one by one: the sources of a shard together may be several times its size
+            backend.materialize(value)  # one by one: the sources of a shard together may be several times its size
             done += value.nbytes
             if on_progress is not None:
                 on_progress(done, total)

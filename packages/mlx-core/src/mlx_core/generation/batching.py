@@ -114,7 +114,7 @@ class BatchGenerate:
         return [state.result(parts) for state, parts in zip(self._states, chunks, strict=True)]
 
     def _run(self) -> Generator[BatchChunk, None, None]:
-        with backend.wired():
+        with backend.wired(), backend.repaired_scheduler():
             for number, group in enumerate(self._groups):
                 yield from self._run_group(group, sum(self._widths[:number]))
 

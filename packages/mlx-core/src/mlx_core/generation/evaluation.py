@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from .. import backend
 from ..cache import KeyValueCache
 from ..engines import LanguageModel
 from ..errors import InputError
@@ -28,6 +29,7 @@ class Perplexity:
         return math.exp(self.nll)
 
 
+@backend.repaired_scheduler()
 def perplexity(
     model: LanguageModel,
     tokens: Sequence[int],

@@ -125,7 +125,7 @@ class Generate:
 
     def _run(self) -> Generator[GenerationChunk, None, None]:
         state = self._state
-        with backend.wired():
+        with backend.wired(), backend.repaired_scheduler():
             try:
                 state.start()
                 done = 0 if self._model.requires_full_prefill and state.limit else len(state.prompt) - 1

@@ -94,7 +94,7 @@ class CheckpointModule(nn.Module):
             dequantize_reason="" if keep_packed is False else FASTER,
         )
         if not lazy:
-            mx.eval(network.parameters())
+            backend.materialize(network.parameters())
         return network
 
     @classmethod
@@ -104,8 +104,9 @@ class CheckpointModule(nn.Module):
 
         Raises MissingCheckpointError where there is none, ConfigError and WeightsError for one that doesn't fit.
         """
-        config, weights = cls.read(Path(path))
-        return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
+        with backend.worker_streams():
+            config, weights = cls.read(Path(path))
+            return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
 
     @classmethod
     def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:

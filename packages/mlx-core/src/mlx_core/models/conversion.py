@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .. import backend
 from ..checkpoints import MAX_SHARD_BYTES, OnBytes, WeightMapping, hub, new_folder, write_config, write_weights
 from ..checkpoints.weights import gguf_file
 from ..errors import ConversionError
@@ -59,7 +60,7 @@ def convert_model(
     Holds a shard in memory, and the sources of one tensor. The folder appears whole or not at all; it must not exist,
     or be empty. Raises ConversionError, and what loading raises.
     """
-    with new_folder(Path(folder)) as target:
+    with new_folder(Path(folder)) as target, backend.worker_streams():
         path = hub.resolve(source)
         adapt = None if mapping is None else _mapped(mapping)
         model, checkpoint = open_model(path, dtype=dtype, keep_packed=not dequantize, adapt=adapt)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import backend
 from ..config import LayerQuantization, QuantizationConfig
 from ..errors import ConfigError, MLXCoreError, WeightsError
 from .projections import named_parameters
@@ -215,7 +216,8 @@ def _cast(value: mx.array, dtype: mx.Dtype | None) -> mx.array:
 
 def _without_zero_biases(weights: dict[str, mx.array], expected: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """Weights without the biases that GPTQ's packers give every layer: zeros, where the model has no place for them."""
-    zeros = {name for name in weights if name.endswith(".bias") and name not in expected and not weights[name].any()}
+    unknown = {name: weights[name].any() for name in weights if name.endswith(".bias") and name not in expected}
+    zeros = {name for name, used in backend.materialize(unknown).items() if not used}
     return {name: value for name, value in weights.items() if name not in zeros}
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, overload
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import engines, kernels
+from .. import backend, engines, kernels
 from ..cache import KeyValueCache, KVCache, Mask, RotatingKVCache
 from ..config import DecoderConfig
 from ..errors import CacheError, InputError
@@ -415,6 +415,6 @@ class CausalLM(nn.Module):
         tied = head is None
         if head is not None and self.tied and embedding is not None:
             alike = head.shape == embedding.shape and head.dtype == embedding.dtype
-            tied = alike and bool(mx.array_equal(head, embedding).item())
+            tied = alike and bool(backend.materialize(mx.array_equal(head, embedding)))
         self.set_tied(tied)
         return {name: value for name, value in weights.items() if not (tied and name.startswith("lm_head."))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ def load_model(
     or "auto" for the environment variable `MLX_CORE_ENGINE`, else for the fastest that takes it. Never touches the global
     random state. Raises ConfigError, WeightsError, HubError, and EngineError where the engine that was named refuses.
     """
-    model, _ = _load(hub.resolve(path_or_id), lazy, dtype, quantize, keep_packed, engine)
+    with contextlib.nullcontext() if lazy else backend.worker_streams():
+        model, _ = _load(hub.resolve(path_or_id), lazy, dtype, quantize, keep_packed, engine)
     return model
 
 
@@ -61,7 +63,8 @@ def load(
     """
     path = hub.resolve(path_or_id)
     tokenizer = load_tokenizer(path)
-    model, checkpoint = _load(path, lazy, dtype, quantize, keep_packed, engine, adapt)
+    with contextlib.nullcontext() if lazy else backend.worker_streams():
+        model, checkpoint = _load(path, lazy, dtype, quantize, keep_packed, engine, adapt)
     return model, tokenizer, checkpoint.config
 
 
@@ -92,10 +95,10 @@ def _load(
     for part in [*model.layers, model]:
         if not lazy:
             for value in named_parameters(part).values():
-                mx.eval(value)
+                backend.materialize(value)
         fuse_projections(part)
         if not lazy:
-            mx.eval(part.parameters())
+            backend.materialize(part.parameters())
     report: LoadReport = model.load_report
     report.measure(model)
     selection = engines.select_engine(

@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ... import backend
 from ...errors import ConfigError, WeightsError
 from .file import GGUFFile, GGUFTensor, PackedTensor
 
@@ -270,7 +271,7 @@ def hf_weights(file: GGUFFile, *, packed: bool) -> tuple[dict[str, mx.array], di
             forms[module] = whole and (whole.group_size, whole.bits)
         if (order := _row_order(file, tensor, config)) is not None:
             parts = {part: array[order] for part, array in parts.items()}
-        mx.eval(parts)  # now, so that a reordered tensor's first copy goes before the next tensor comes
+        backend.materialize(parts)  # now, so that a reordered tensor's first copy goes before the next tensor comes
         weights |= {f"{module}.{part}": array for part, array in parts.items()}
     return weights, _quantization(forms)
 
