@@ -1,4 +1,4 @@
-"""What a Qwen2, Qwen3, Qwen3-MoE or Llama model expects next: its best tokens after a text, with their probabilities.
+"""The next tokens that a Qwen2, Qwen3, Qwen3-MoE or Llama model expects after a text, with their probabilities.
 
 uv run scripts/qwen3_logits.py "The capital of France is" [--model PATH_OR_ID]
 """

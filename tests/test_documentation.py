@@ -122,7 +122,7 @@ UV_VALUES, UV_FLAGS = {"--package", "--group", "--no-group", "--extra", "--with"
 
 
 def ours(command):
-    """What `uv run` is to run, its own options taken off and checked."""
+    """The command that `uv run` runs, its own options taken off and checked."""
     if command[0] != "uv":
         return command
     assert command[1] in UV_COMMANDS, command

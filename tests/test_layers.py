@@ -33,7 +33,7 @@ def statements(file: Path, package: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def imports(packages: dict[str, Path]) -> Imports:
-    """What each module imports of these packages; a name that is a module counts as that."""
+    """The modules that each module imports of these packages; a name that is a module counts as that."""
     files = {
         module_name(file, package): (file, package) for package in packages.values() for file in package.rglob("*.py")
     }
@@ -120,7 +120,7 @@ def test_no_module_imports_itself_by_a_detour():
 
 
 def private(file: Path, package: Path) -> list[str]:
-    """What a member imports of another that isn't public: names with an underscore, and modules within a folder whose
+    """The imports of a member that aren't public in another: names with an underscore, and modules within a folder whose
     `__init__` is there for that.
     """
     found = []

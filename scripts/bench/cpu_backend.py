@@ -1,5 +1,4 @@
-"""What the Linux CPU backend's parts are worth: each against the same code with it switched off, alternating in one
-run.
+"""The gain from each part of the Linux CPU backend, against the same code with it switched off, alternating in one run.
 
 uv run scripts/bench/cpu_backend.py [--rounds 5] [--json]
 

@@ -1,4 +1,4 @@
-"""What transformers computes on the real GGUF files: tokens of prompts, logits, greedy continuations.
+"""Records transformers' results on the real GGUF files: tokens of prompts, logits, greedy continuations.
 
 Run in an environment of its own (torch 2.13.0, transformers 4.57.6, gguf), once per file:
 

@@ -167,7 +167,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def expected(value: Any) -> tuple[dict[str, list[Any]], dict[str, torch.Tensor]]:
-    """What the tensors are, and their bytes."""
+    """The tensors' kinds, and their bytes."""
     facts, content = {}, {}
     for path, tensor in leaves(value):
         facts[path] = [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]

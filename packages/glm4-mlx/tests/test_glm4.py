@@ -1,4 +1,4 @@
-"""What the architecture must do, on tiny configurations, and what its configuration refuses."""
+"""The architecture on tiny configurations, and the configurations that are refused."""
 
 import mlx.core as mx
 import pytest

@@ -1,4 +1,4 @@
-"""What the architecture must do, on tiny configurations, what its router chooses, and what its configuration
+"""The architecture on tiny configurations, the choices of its router, and what its configuration
 refuses.
 """
 

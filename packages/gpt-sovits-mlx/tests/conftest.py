@@ -62,7 +62,7 @@ def weights():
 
 @pytest.fixture(scope="session")
 def torch_file():
-    """What `torch.save({"weight": weights, "config": config, "info": ...})` writes, with a head in place of PK."""
+    """The bytes of `torch.save({"weight": weights, "config": config, "info": ...})` writes, with a head in place of PK."""
 
     def make(weights, config, *, head=b"PK", hparams=False):
         code = b"\x80\x02}(" + _text("weight") + b"}("

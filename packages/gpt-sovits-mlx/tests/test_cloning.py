@@ -84,7 +84,7 @@ def cloner(models, reference):
 
 
 def test_one_sentence_through_every_stage(models, reference, goldens):
-    """What `synthesize` gives is what the stages give when they are called one by one; each stage has goldens of its
+    """`synthesize` gives the same as its stages, called one by one; each stage has goldens of its
     own (test_encoders, test_t2s, test_sovits, text/), and the phones of this sentence are compared with the official
     ones.
     """
@@ -468,7 +468,7 @@ def test_options_are_checked_when_they_are_made(field, value):
 
 
 def test_every_version_has_one_interface(models, reference, golden, weights):
-    """What a synthesiser says of itself, and that its parts make the same sound as `synthesize`."""
+    """A synthesiser's description of itself; its parts make the same sound as `synthesize`."""
     config = golden("sovits_v4")[0]
     flow = SoVITSV3.from_state_dict(config["hps"], weights("sovits_v4"))
     vocoder = HiFiGAN.from_state_dict(config["vocoder"], weights("sovits_v4", "vocoder_weights"))

@@ -1,4 +1,4 @@
-"""What the architecture must do, on tiny configurations, what loading its experts costs, and what is refused."""
+"""The architecture on tiny configurations, the memory that loading its experts takes, and what is refused."""
 
 import json
 

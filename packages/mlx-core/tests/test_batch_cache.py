@@ -43,7 +43,7 @@ def plain(held):
 
 
 def visible(tokens, n, window, max_size, keep):
-    """What each of the last n tokens of a row sees, by the definition."""
+    """The tokens that each of the last n tokens of a row sees, by the definition."""
     return [
         {
             tokens[j]

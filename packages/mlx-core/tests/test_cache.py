@@ -51,7 +51,7 @@ def numbered(numbers):
 
 
 def plain(held, width):
-    """What `update_and_fetch` returns, dequantised."""
+    """The keys or values that `update_and_fetch` returns, dequantised."""
     if isinstance(held, mx.array):
         return held
     bits = held.weight.shape[-1] * 32 // width
@@ -91,7 +91,7 @@ def seen_by(mask, keys, n):
 
 
 def expected(tokens, n, window, max_size, keep):
-    """What each of the last n tokens sees by the definition: positions are indices into `tokens`."""
+    """The tokens that each of the last n tokens sees by the definition: positions are indices into `tokens`."""
     result = []
     for position in range(len(tokens) - n, len(tokens)):
         reach = [

@@ -22,7 +22,7 @@ TOKENS = mx.array([[5, 6, 7, 8, 9]])
 
 
 def drawn(name, shape):
-    """What scripts/record_golden/mlx_lm_checkpoints.py had mlx-lm convert under this name."""
+    """The checkpoint that scripts/record_golden/mlx_lm_checkpoints.py had mlx-lm convert under this name."""
     rng = np.random.default_rng([3, zlib.crc32(name.encode())])
     if name.endswith(("q_norm.weight", "k_norm.weight")):
         values = rng.uniform(1.0, 2.0, shape)

@@ -1,4 +1,4 @@
-"""What every architecture must do, on tiny configurations, and what its configuration refuses."""
+"""Every architecture on tiny configurations, and the configurations that are refused."""
 
 from concurrent.futures import ThreadPoolExecutor
 

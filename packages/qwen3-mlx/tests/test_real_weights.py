@@ -49,7 +49,7 @@ def test_the_load_report_says_what_became_of_packed_weights():
 
 
 def test_packed_weights_compute_in_half_precision_and_agree():
-    """What GPUs do by default, on this device."""
+    """The settings that GPUs have by default, on this device."""
     with backend.override(compute_dtype="checkpoint", keep_packed=True):
         model, _, _ = load(smollm2())
     assert any(hasattr(module, "bits") for module in model.modules())

@@ -1,4 +1,4 @@
-"""What g2pW is asked, and what is made of its answer; the model itself is a stand-in."""
+"""The inputs of g2pW and the use of its answers; the model itself is a stand-in."""
 
 import sys
 import types

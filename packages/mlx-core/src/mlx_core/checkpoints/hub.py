@@ -60,7 +60,7 @@ _DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0")  # llama.cpp's
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is to be found of a repository: its files by patterns, or one GGUF model."""
+    """The wanted part of a repository: its files by patterns, or one GGUF model."""
 
     repo: str
     revision: str | None
