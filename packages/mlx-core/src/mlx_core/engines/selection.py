@@ -93,7 +93,7 @@ def select_engine(
         return Selection(engine, described, "asked for")
     candidates = [engine for engine in reversed(_engines.values()) if engine.automatic]
     if not candidates:
-        return Selection(_MLX, None, "no other is there for this machine")
+        return Selection(_MLX, None, "")
     try:
         described = plan()
     except EngineError as error:

@@ -36,7 +36,7 @@ class LoadReport:
     engine: str = "mlx"
     """The engine that runs the model."""
     engine_reason: str = ""
-    """Why that one, or why not another."""
+    """Why that one, or why not another; empty where there is no other for this machine."""
 
     @property
     def bits_per_weight(self) -> float:
@@ -49,8 +49,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         size = f"{self.name}: {self.parameters / 1e6:,.1f} M parameters, {self.nbytes / 2**20:,.0f} MiB"
-        engine = f"engine {self.engine}" + (f" ({self.engine_reason})" if self.engine_reason else "")
-        return "; ".join([size, *self.notes, engine])
+        engine = [f"engine {self.engine} ({self.engine_reason})"] if self.engine_reason else []
+        return "; ".join([size, *self.notes, *engine])
 
 
 def build(construct: Callable[[], _M], what: str) -> _M:
