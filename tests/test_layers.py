@@ -23,7 +23,7 @@ def module_name(file: Path, package: Path) -> str:
 def statements(file: Path, package: Path) -> Iterator[tuple[str, list[str]]]:
     """Each import of a file, wherever it stands: the module, and the names that are taken from it."""
     own = module_name(file, package).split(".")
-    folder = own if file.name == "__init__.py" else own[:-1]
+    folder = own if file.stem == "__init__" else own[:-1]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, []) for alias in node.names)
@@ -32,11 +32,15 @@ def statements(file: Path, package: Path) -> Iterator[tuple[str, list[str]]]:
             yield ".".join([*base, *filter(None, [node.module])]), [alias.name for alias in node.names]
 
 
+def sources(package: Path) -> Iterator[Path]:
+    """The modules of a package; of a lazy folder the stub, which lists its names."""
+    for file in sorted(package.rglob("*.py")):
+        yield stub if (stub := file.with_suffix(".pyi")).exists() else file
+
+
 def imports(packages: dict[str, Path]) -> Imports:
     """The modules that each module imports of these packages; a name that is a module counts as that."""
-    files = {
-        module_name(file, package): (file, package) for package in packages.values() for file in package.rglob("*.py")
-    }
+    files = {module_name(file, package): (file, package) for package in packages.values() for file in sources(package)}
     found: Imports = {}
     for name, (file, package) in files.items():
         targets = set()

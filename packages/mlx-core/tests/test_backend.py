@@ -97,6 +97,16 @@ def test_text_and_errors_load_little():
     }
 
 
+def test_folders_are_attributes():
+    """Whatever was imported before: `import mlx_core; mlx_core.cache` works."""
+    program = """
+        import mlx_core
+        for name in ("audio", "cache", "engines", "generation", "models", "ops", "text"):
+            assert getattr(mlx_core, name).__name__ == f"mlx_core.{name}"
+    """
+    assert run(program) == ""
+
+
 def test_a_tokenizer_works_without_mlx(tmp_path):
     byte_tokenizer(chat_template="{{ messages[0].content }}").save(tmp_path)
     statement = f"""

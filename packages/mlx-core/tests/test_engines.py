@@ -12,7 +12,6 @@ from mlx_core.engines import (
     ENGINE_VARIABLE,
     DecoderPlan,
     Engine,
-    LanguageModel,
     LayerPlan,
     MLXEngine,
     describe,
@@ -29,6 +28,8 @@ from mlx_core.models import (
     fuse_projections,
     quantize_model,
 )
+from mlx_core.models.layers import DecoderStack
+from mlx_core.ops import RoPE
 from mlx_core.testing import check_model, check_plan, randomize, tiny_model
 
 SIZES = {
@@ -166,6 +167,36 @@ def test_blocks_that_cannot_describe_themselves_say_so():
         describe(make(mlp=lambda: nn.Sequential(nn.Linear(32, 32))), "", DecoderPlan)
     with pytest.raises(EngineError, match="describes itself as a LayerPlan"):
         describe(make(mlp=lambda: make().layers[0]), "", DecoderPlan)
+
+    class Twice:
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    with pytest.raises(EngineError, match="Twice overrides __call__"):
+        describe(make(mlp=lambda: type("Mixed", (Twice, GatedMLP), {})(32, 48)), "", DecoderPlan)
+
+    class Backwards(RoPE):
+        def __call__(self, x, offset=0):
+            return super().__call__(x, 0)
+
+    turned = make()
+    turned.layers[0].self_attn.rope = Backwards(8, 10000.0, False)
+    with pytest.raises(EngineError, match="Backwards overrides __call__"):
+        describe(turned, "", DecoderPlan)
+
+    class Narrow(DecoderLayer):
+        @property
+        def window(self):
+            return 3
+
+    narrow = make()
+    narrow.model.layers[0] = Narrow(narrow.config, narrow.layers[0].self_attn, GatedMLP(32, 48))
+    with pytest.raises(EngineError, match="Narrow overrides window"):
+        describe(narrow, "", DecoderPlan)
+    other = make()
+    other.model = type("Stack", (DecoderStack,), {})(other.config, other.layers)
+    with pytest.raises(EngineError, match="a Stack isn't described"):
+        describe(other, "", DecoderPlan)
     adapted = make()
     adapted.layers[1].self_attn.o_proj = nn.Bilinear(2, 2, 2)
     with pytest.raises(EngineError, match=r"layers\.1\.self_attn\.o_proj: a Bilinear"):
@@ -181,6 +212,39 @@ def test_shards_keep_heads_together():
         assert part.outputs % part.shard.unit == 0
     assert (attention.output.shard.by, attention.output.shard.unit) == ("inputs", attention.head_dim)
     assert (mlp.gate.shard.by, mlp.up.shard.by, mlp.down.shard.by) == ("outputs", "outputs", "inputs")
+    normed = describe(make(qk_norm="projection"), "", DecoderPlan).layers[0].attention
+    assert (normed.q_norm.shard, normed.k_norm.shard) == (normed.q.shard, normed.k.shard)
+    assert describe(make(qk_norm="head"), "", DecoderPlan).layers[0].attention.q_norm.shard is None
+
+
+def test_shards_keep_packed_groups_together():
+    model = make({"head_dim": 32}, mlp=lambda: GatedMLP(32, 128))
+    quantize_model(model, {"bits": 4, "group_size": 64})
+    plan = describe(model, "", DecoderPlan).layers[0]
+    assert plan.attention.output.packing.group_size == 64
+    assert (plan.attention.output.shard.unit, plan.attention.q.shard.unit, plan.attention.k.shard.unit) == (64, 64, 32)
+    assert (plan.mlp.down.shard.unit, plan.mlp.gate.shard.unit, plan.mlp.up.shard.unit) == (64, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (lambda: make(qk_norm="heads"), "qk_norm is 'head', 'projection' or None"),
+        (lambda: GatedMLP(8, 8, activation="gelu_tanh"), "activation 'gelu_tanh' isn't known"),
+        (lambda: SoftmaxMoE(2, 8, 8, top_k=1, normalize=True, activation="no"), "activation 'no' isn't known"),
+    ],
+)
+def test_options_are_checked_when_blocks_are_made(block, message):
+    with pytest.raises(ConfigError, match=message):
+        block()
+
+
+def test_tables_by_layer_are_refused_once_layers_are_fused():
+    model = make()
+    fuse_projections(model)
+    with pytest.raises(ConfigError, match="projections are fused"):
+        quantize_model(model, "mixed_4_6")
+    quantize_model(model, {"bits": 4, "group_size": 32})  # names no layer
 
 
 class Watched:
@@ -238,7 +302,6 @@ def test_an_engine_is_taken_where_it_is_automatic_and_does_not_refuse(checkpoint
     for engine in (slow, watched, picky):
         selection.register_engine(engine)
     model = load_model(checkpoint)
-    assert isinstance(model, LanguageModel)
     assert (model.load_report.engine, watched.calls) == ("watched", 0)
     assert "picky: it has 2 layers" in str(model.load_report)
     tokens = mx.arange(5)[None]

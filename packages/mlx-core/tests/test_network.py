@@ -230,7 +230,28 @@ def test_weights_are_read_by_the_worker_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(mx, "eval", recording)
     Small.load(tmp_path / "out")
-    assert threads == ["mlx-core-worker"]
+    assert set(threads) == {"mlx-core-worker"}
+
+
+def test_a_file_that_ends_after_it_was_opened_is_an_error_of_the_tree(tmp_path, monkeypatch):
+    Small.from_state_dict({}, draw()).save(tmp_path / "out")
+    build = Small.build.__func__
+
+    def truncating(cls, config, weights):
+        with (tmp_path / "out/model.safetensors").open("r+b") as file:
+            file.truncate(file.seek(0, 2) // 2)
+        return build(cls, config, weights)
+
+    monkeypatch.setattr(Small, "build", classmethod(truncating))
+    with pytest.raises(WeightsError, match=r"the small checkpoint: .* can't be read"):
+        Small.load(tmp_path / "out")
+
+
+def test_sources_go_as_the_network_is_computed():
+    weights = draw()
+    network = Small.from_state_dict({}, weights, consume=True)
+    assert not weights
+    assert mx.isfinite(network.linear.weight).all()
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_core.cache import KVCache, load_prompt_cache, save_prompt_cache
-from mlx_core.checkpoints import load_safetensors, weights
+from mlx_core.checkpoints import layout, load_safetensors
 from mlx_core.errors import CacheError, WeightsError
 
 
@@ -46,7 +46,7 @@ def test_a_shard_that_ends_early(tmp_path, indexed):
         mx.save_safetensors(str(tmp_path / file), {name: mx.ones((8, 8))})
     if indexed:
         index = {"weight_map": dict(zip("ab", files, strict=True))}
-        (tmp_path / weights.INDEX_NAME).write_text(json.dumps(index))
+        (tmp_path / layout.SAFETENSORS.index).write_text(json.dumps(index))
     assert load_safetensors(tmp_path).keys() == {"a", "b"}
     os.truncate(tmp_path / files[1], (tmp_path / files[1]).stat().st_size - 1)
     with pytest.raises(WeightsError, match="model-00002-of-00002"):

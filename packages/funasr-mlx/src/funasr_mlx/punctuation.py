@@ -164,7 +164,7 @@ def load_punctuation(path: str | Path) -> Punctuation:
         raise ConfigError(
             f"{path} holds a {folder.kind!r}; expected {' or '.join(PUNCTUATION)}. Give punctuation's folder or hub id."
         )
-    network = PUNCTUATION[folder.kind].from_state_dict(folder.config, folder.weights())
+    network = PUNCTUATION[folder.kind].from_state_dict(folder.config, folder.weights(), consume=True)
     tokens, unknown = folder.tokens(), str(folder.table("tokenizer_conf").get("unk_symbol", UNKNOWN))
     if isinstance(network, StreamingCTTransformer):  # which takes no note of jieba's words
         return StreamingPunctuation(network, tokens, unknown=unknown)

@@ -240,7 +240,7 @@ def load_model(path: str | Path, *, dtype: mx.Dtype | str | None = None, keep_pa
     """
     folder = open_folder(path)
     network = find_recognizer(folder.kind).from_state_dict(
-        folder.config, folder.weights(), dtype=dtype, keep_packed=keep_packed
+        folder.config, folder.weights(), dtype=dtype, keep_packed=keep_packed, consume=True
     )
     return make_recognizer(network, folder)
 

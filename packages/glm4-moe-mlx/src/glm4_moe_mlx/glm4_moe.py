@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_core.config import DecoderConfig
-from mlx_core.engines import LinearPlan, MoEPlan, RouterPlan
+from mlx_core.engines import LinearPlan, MLPPlan, MoEPlan, RouterPlan, describe
 from mlx_core.errors import ConfigError
 from mlx_core.models import (
     Attention,
@@ -140,7 +140,7 @@ class SharedAndRoutedMoE(SparseMoE):
         return super().__call__(x) + self.shared_experts(x)
 
     def plan(self, path: str) -> MoEPlan:
-        return replace(super().plan(path), shared=self.shared_experts.plan(f"{path}.shared_experts"))
+        return replace(super().plan(path), shared=describe(self.shared_experts, f"{path}.shared_experts", MLPPlan))
 
 
 class Model(CausalLM):

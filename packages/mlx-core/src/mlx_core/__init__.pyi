@@ -1,3 +1,21 @@
+from . import audio as audio
+from . import backend as backend
+from . import bench as bench
+from . import cache as cache
+from . import checkpoints as checkpoints
+from . import cli as cli
+from . import config as config
+from . import demo as demo
+from . import engines as engines
+from . import errors as errors
+from . import files as files
+from . import generation as generation
+from . import kernels as kernels
+from . import models as models
+from . import ops as ops
+from . import terminal as terminal
+from . import testing as testing
+from . import text as text
 from .audio import AudioConfig, compute_mel_spectrogram, load_audio_for_hubert, load_wav, resample, save_wav
 from .backend import Backend
 from .cache import (

@@ -245,6 +245,8 @@ def rope_parameters(
             raise ConfigError(f"rope_parameters are of all layers, or of each layer type; found {sorted(parameters)}.")
         if layer_type in by_layer_type:
             settings = [dict(by_layer_type[layer_type])]
+        elif layer_type is not None:
+            raise ConfigError(f"rope_parameters has no settings for {layer_type!r} layers; found {sorted(parameters)}.")
         if any(other != settings[0] for other in settings):
             raise ConfigError(
                 f"these layers share one RoPE; config.json has settings that differ by layer type: {sorted(parameters)}."

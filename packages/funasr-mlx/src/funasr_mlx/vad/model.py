@@ -246,7 +246,7 @@ def load_vad(path: str | Path) -> VAD:
         raise ConfigError(
             f"{path} holds a {folder.kind!r}; expected a 'FsmnVADStreaming'. Give the VAD's folder or hub id."
         )
-    vad = VAD.from_state_dict(folder.config, folder.weights())
+    vad = VAD.from_state_dict(folder.config, folder.weights(), consume=True)
     vad.frontend = folder.frontend()
     return vad
 

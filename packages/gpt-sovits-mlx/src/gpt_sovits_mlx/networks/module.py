@@ -24,7 +24,7 @@ class CheckpointModule(models.CheckpointModule):
         The arguments are those of `from_state_dict`. Raises MissingCheckpointError, HubError, and its errors.
         """
         config, weights = cls.read(resolve_network(path))
-        return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
+        return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed, consume=True)
 
     @classmethod
     def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:

@@ -132,7 +132,7 @@ class SoVITSV3(BaseSoVITS):
             config, weights = cls.read(resolve_network(path))
             if is_lora(weights):
                 weights = with_base(weights, path, base)
-            return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
+            return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed, consume=True)
 
     @classmethod
     def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:

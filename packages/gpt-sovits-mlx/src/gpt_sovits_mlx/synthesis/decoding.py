@@ -15,7 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_core import BatchKVCache, KeyValueCache
+from mlx_core import KeyValueCache
+from mlx_core.cache import BatchCache
 from mlx_core.errors import InputError
 
 from ..networks.t2s import T2S, Sentence
@@ -178,7 +179,7 @@ class _Rows:
         """Drop all rows but these; returns what was computed for them."""
         index = mx.array(places)
         for cache in self.cache:
-            if isinstance(cache, BatchKVCache):
+            if isinstance(cache, BatchCache):
                 cache.filter(places)
         self.rows = [self.rows[place] for place in places]
         self.keys = [self.keys[place] for place in places]

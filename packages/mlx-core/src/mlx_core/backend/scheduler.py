@@ -36,7 +36,8 @@ _CONDITION_BYTES, _LOCK_BYTES = 0x78, 0xA8  # pthread_cond_t and pthread_mutex_t
 
 # Half of the tasks at which MLX begins to wait: a self-test with more left over might itself wait for ever.
 _MAX_TESTED = 5
-_UNCHANGED_S, _PATIENCE_S, _POLL_S = 0.1, 2.0, 0.002
+_UNCHANGED_S, _PATIENCE_S, _POLL_S = 0.2, 3.0, 0.002
+_IDLE_S = 0.005  # of processor time that idle threads, which wake now and then, may take in _UNCHANGED_S
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,16 @@ class TaskCount:
         return self._count.value
 
     def settled(self) -> int | None:
-        """The count once nothing is active: that is, when it hasn't changed for a while. None if it goes on changing,
-        because other threads evaluate.
+        """The count once nothing is active: when it hasn't changed for a while in which no other thread of the process has
+        computed anything either. None if that doesn't come, because other threads evaluate.
         """
         deadline = time.monotonic() + _PATIENCE_S
-        value, since = self.value, time.monotonic()
+        value, since, computed = self.value, time.monotonic(), _others_s()
         while value:
             time.sleep(_POLL_S)
             now = time.monotonic()
-            if self.value != value:
-                value, since = self.value, now
+            if self.value != value or _others_s() - computed > _IDLE_S:
+                value, since, computed = self.value, now, _others_s()
             elif now - since > _UNCHANGED_S:
                 break
             if now > deadline:
@@ -113,6 +114,11 @@ class TaskCount:
             if 1 <= during - before <= 3 and self.settled() == before:
                 return self.put_back(0)
         return False
+
+
+def _others_s() -> float:
+    """The processor time, in seconds, of all threads but this one."""
+    return time.process_time() - time.thread_time()
 
 
 def _check_platform() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 
 import mlx.core as mx
 
+from ..errors import BackendError
 from .scheduler import repaired_scheduler, synchronize
 
 _T = TypeVar("_T")
@@ -55,6 +57,7 @@ class _Worker:
         self._in_use = threading.Lock()  # the streams, which one thread at a time may evaluate on
         self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
         self._open = True
+        self.process = os.getpid()
         threading.Thread(target=self._run, name="mlx-core-worker", daemon=True).start()
         atexit.register(self._close)
 
@@ -85,6 +88,8 @@ class _Worker:
         while True:
             task = self._tasks.get()
             with self._in_use:
+                if not self._open:
+                    return  # Python ends, and a thread inside MLX would abort the process
                 try:
                     mx.eval(task.arrays)
                 except BaseException as error:
@@ -106,6 +111,8 @@ _starting = threading.Lock()
 
 def _started() -> _Worker:
     global _worker
+    if _worker is not None and _worker.process != os.getpid():
+        raise BackendError("MLX doesn't work in a process that was forked after it was used. Start processes by spawn.")
     with _starting:
         if _worker is None:
             _worker = _Worker()

@@ -94,7 +94,7 @@ class KeyValueCache(Protocol):
     @property
     def mask_key(self) -> Hashable:
         """Equal for two caches only if they make the same masks: layers then share them."""
-        return self.max_size, self.offset if isinstance(self.offset, int) else id(self)
+        return type(self).make_mask, self.max_size, self.offset if isinstance(self.offset, int) else id(self)
 
     def make_mask(self, n: int, window_size: int | None = None, return_array: bool = False) -> Mask:
         """The mask for the next n tokens, asked before they are appended. See `create_attention_mask`."""

@@ -180,7 +180,8 @@ def _is_whole(folder: Path, patterns: tuple[str, ...]) -> bool:
 def _has_weights(folder: Path, names: set[str], patterns: tuple[str, ...]) -> bool:
     for layout in (SAFETENSORS, PYTORCH):
         files = layout.files(names)
-        if files and layout.index in names:  # an index alone belongs to a second copy that wasn't downloaded
+        # an index alone belongs to a second copy that wasn't downloaded
+        if files and layout.index in names and layout.single not in files:
             try:
                 return set(json.loads((folder / layout.index).read_bytes())["weight_map"].values()) <= names
             except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):

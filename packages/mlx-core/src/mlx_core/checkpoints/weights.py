@@ -116,19 +116,19 @@ def load_pytorch_weights(folder: Path) -> dict[str, mx.array]:
 
 
 def _holds(folder: Path, layout: WeightsLayout) -> bool:
-    return (folder / layout.index).exists() or bool(_weights_files(folder, layout))
+    return bool(_weights_files(folder, layout))  # an index alone belongs to a second copy that wasn't downloaded
 
 
 def _load_folder(folder: Path, layout: WeightsLayout, read: _Read) -> dict[str, mx.array]:
-    index = folder / layout.index
+    index = _index(folder, layout)
     weights: dict[str, mx.array] = {}
     origins: dict[str, str] = {}
-    for file in _indexed_files(index, layout) if index.exists() else _found_files(folder, layout):
+    for file in _found_files(folder, layout) if index is None else _indexed_files(index, layout):
         for name, value in read(file).items():
             if name in weights:
                 raise WeightsError(f"{folder} has tensor {name!r} twice: in {origins[name]} and in {file.name}.")
             weights[name], origins[name] = value, file.name
-    if index.exists():
+    if index is not None:
         listed = read_json(index)["weight_map"]
         lost = sorted(name for name, file in listed.items() if origins.get(name) != file)
         if lost:
@@ -137,6 +137,12 @@ def _load_folder(folder: Path, layout: WeightsLayout, read: _Read) -> dict[str, 
                 "Download the checkpoint again."
             )
     return weights
+
+
+def _index(folder: Path, layout: WeightsLayout) -> Path | None:
+    """The index to go by: none beside the single file, which transformers takes first, too."""
+    index = folder / layout.index
+    return index if index.exists() and not (folder / layout.single).is_file() else None
 
 
 def _indexed_files(index: Path, layout: WeightsLayout) -> list[Path]:

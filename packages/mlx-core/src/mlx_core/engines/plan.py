@@ -22,7 +22,8 @@ from ..ops import RoPEPlan
 @dataclass(frozen=True)
 class Shard:
     """How a weight divides over devices: by its outputs (all-to-sharded, in MLX's terms), by its inputs
-    (sharded-to-all), or by experts. `unit` rows, columns or experts stay together.
+    (sharded-to-all), or by experts. `unit` rows, columns or experts stay together: heads, and the groups in which inputs
+    are packed.
     """
 
     by: Literal["outputs", "inputs", "experts"]
@@ -49,11 +50,15 @@ class LinearPlan:
 
 @dataclass(frozen=True)
 class NormPlan:
-    """x / sqrt(mean(x^2) + eps) * (offset + weight), over the last axis, in fp32."""
+    """x / sqrt(mean(x^2) + eps) * (offset + weight), over the last axis, in fp32.
+
+    `shard`: of the weight, where what is normed is divided over devices; the mean is over all of them.
+    """
 
     path: str
     eps: float
     offset: float = 0.0
+    shard: Shard | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class DecoderPlan:
 
 
 # Overriding these changes how a block is made or filled, not what it computes.
-_HARMLESS = {"__init__", "sanitize", "make_cache"}
+_HARMLESS = {"__init__", "sanitize"}
 
 _P = TypeVar("_P")
 _Q = TypeVar("_Q")
@@ -184,12 +189,14 @@ def describe(block: object, path: str, kind: type[Any], other: type[Any] | None 
     name = type(block).__name__
     if plan is None:
         raise EngineError(f"{path or 'the model'}: a {name} doesn't describe itself as a plan, so only MLX runs it.")
-    for cls in type(block).__mro__:
-        if "plan" in vars(cls):
-            break
-        bases = cls.__mro__[1:]
-        for attribute in vars(cls).keys() - _HARMLESS:
-            if any(callable(vars(base).get(attribute)) for base in bases):
+    classes = type(block).__mro__
+    author = next(cls for cls in classes if "plan" in vars(cls))
+    for cls in classes[: classes.index(author)]:
+        for attribute in sorted(vars(cls).keys() - _HARMLESS):
+            if attribute.startswith("__") and attribute != "__call__":  # Python's own
+                continue
+            inherited = getattr(author, attribute, None)
+            if callable(inherited) or isinstance(inherited, property):
                 raise EngineError(
                     f"{path or 'the model'}: {cls.__name__} overrides {attribute}, but not the plan that describes it, so only "
                     "MLX runs it. Define plan() there too."

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .plan import DecoderPlan
 
 
-@runtime_checkable
 class LanguageModel(Protocol):
     """A model as generation sees it; the blocks' `CausalLM` is one, and so is what an engine makes of it."""
 
@@ -64,7 +63,11 @@ class Engine(Protocol):
         ...
 
     def decoder(self, model: LanguageModel, plan: DecoderPlan) -> LanguageModel:
-        """The model as this engine runs it. Its caches are core caches."""
+        """The model as this engine runs it. Its caches are core caches.
+
+        It stands for the model: what it doesn't define itself (`config`, `layers`, `plan` ...) is the model's, and
+        `load_report` can be set on it.
+        """
         ...
 
     def linear(self, layer: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 import mlx.core as mx
 
@@ -36,7 +36,6 @@ class Proposer(Protocol):
         ...
 
 
-@runtime_checkable
 class Draft(Protocol):
     """Makes a proposer for each answer. A language model is accepted in its place: see `DraftModel`."""
 
@@ -167,14 +166,14 @@ class Speculation:
                 "this model's RoPE depends on the length of the sequence: verifying several tokens at once would compute "
                 "other logits than one by one. Generate without a draft."
             )
-        if not isinstance(draft, Draft):
-            if not isinstance(draft, LanguageModel):
+        if not hasattr(draft, "start"):
+            if not callable(draft) or not hasattr(draft, "make_cache"):
                 raise InputError(
                     f"draft is a language model, a DraftModel or a PromptLookup; got {type(draft).__name__}."
                 )
             draft = DraftModel(draft)
         self._model, self._cache, self._state = model, cache, state
-        self._draft = draft
+        self._draft = cast(Draft, draft)
 
     def decode(self, tokens: list[int]) -> Iterator[tuple[int, LazyLogprobs | None]]:
         """The tokens of the answer. `tokens`: the end of the prompt, which isn't in the cache yet."""

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,7 +24,7 @@ from .. import backend
 from ..checkpoints import load_weights, new_folder, write_config, write_weights
 from ..config import QuantizationConfig, parse_dtype, read_json
 from ..errors import ConfigError, ConversionError, MissingCheckpointError, WeightsError
-from .filling import FASTER, LoadReport, build, fill, inverse, layouts
+from .filling import FASTER, LoadReport, build, fill, inverse, layouts, materialize
 from .projections import named_parameters
 from .quantization import quantization_table
 
@@ -67,13 +67,15 @@ class CheckpointModule(nn.Module):
         dtype: mx.Dtype | str | None = None,
         keep_packed: bool | None = None,
         lazy: bool = False,
+        consume: bool = False,
     ) -> Self:
         """The network that a checkpoint describes.
 
         config: the checkpoint's own, or None for the released sizes where a checkpoint has none. weights: by the
         checkpoint's names, in its layouts. dtype: what to compute in; None for what the backend wants, else the
         weights' own. keep_packed: whether packed weights stay so; None for what the backend wants. lazy: leave the
-        weights uncomputed. Raises ConfigError for a configuration that describes no network, WeightsError for tensors
+        weights uncomputed. consume: empty `weights`, a dict, so that the source of each tensor is freed when the
+        network's is computed. Raises ConfigError for a configuration that describes no network, WeightsError for tensors
         that are missing, unknown or of another shape.
         """
         wants = backend.current()
@@ -85,7 +87,7 @@ class CheckpointModule(nn.Module):
         network.load_report = LoadReport(f"the {cls.model_type} checkpoint")
         fill(
             network,
-            network.sanitize(arrays),
+            network.sanitize(dict(arrays)),
             network.load_report,
             quantization=QuantizationConfig.from_config(checked),
             dtype=parse_dtype(dtype) or wants.compute_dtype,
@@ -93,8 +95,11 @@ class CheckpointModule(nn.Module):
             dequantize_limit_bytes=math.inf if keep_packed is False else wants.dequantize_limit_bytes,
             dequantize_reason="" if keep_packed is False else FASTER,
         )
+        if consume:
+            cast(dict[str, Array], weights).clear()
+        arrays.clear()
         if not lazy:
-            backend.materialize(network.parameters())
+            materialize(network, network.load_report)
         return network
 
     @classmethod
@@ -106,7 +111,7 @@ class CheckpointModule(nn.Module):
         """
         with backend.worker_streams():
             config, weights = cls.read(Path(path))
-            return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed)
+            return cls.from_state_dict(config, weights, dtype=dtype, keep_packed=keep_packed, consume=True)
 
     @classmethod
     def read(cls, path: Path) -> tuple[dict[str, Any], dict[str, mx.array]]:

@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from .. import engines
 from ..errors import ConfigError, WeightsError
-from .layers import gated
+from .layers import gated, known_activation
 from .projections import FusedProjections, linear_plan, planned
 
 # From this many routed rows on, sorting them by expert pays: each expert's weight is then read once.
@@ -86,7 +86,7 @@ class RoutedExperts(FusedProjections):
         local_experts: range | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation = known_activation(activation)
         self.num_experts = num_experts
         self.local_experts = _local_experts(num_experts, local_experts)
         self.all_local = len(self.local_experts) == num_experts

@@ -69,7 +69,10 @@ def build(construct: Callable[[], _M], what: str) -> _M:
 
 @contextlib.contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Leave MLX's global random state as it is: MLX's layers draw initial weights from it, which loading replaces."""
+    """Leave MLX's global random state as it is: MLX's layers draw initial weights from it, which loading replaces.
+
+    The state is the process's: what other threads draw from it meanwhile is drawn again.
+    """
     key = next(iter(cast(Iterable[mx.array], mx.random.state)))
     high, low = cast(list[int], key.tolist())
     try:
@@ -122,6 +125,22 @@ def fill(
     module.load_weights(filled)
     module.eval()
     report.measure(module)
+
+
+def materialize(module: nn.Module, report: LoadReport) -> None:
+    """Compute the module's weights one after the other, so that the source of each can go before the next is read.
+
+    Raises WeightsError for a file that turns out to be unreadable.
+    """
+    for name, value in named_parameters(module).items():
+        try:
+            backend.materialize(value)
+        except RuntimeError as error:
+            if "[read]" not in str(error) and "Unable to read" not in str(error):
+                raise
+            raise WeightsError(
+                f"{report.name}: {name} can't be read: {error}. The file has changed since it was opened, or the disk fails."
+            ) from error
 
 
 def note_dequantized(report: LoadReport, count: int, reason: str = "") -> None:
@@ -217,6 +236,8 @@ def _cast(value: mx.array, dtype: mx.Dtype | None) -> mx.array:
 def _without_zero_biases(weights: dict[str, mx.array], expected: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """Weights without the biases that GPTQ's packers give every layer: zeros, where the model has no place for them."""
     unknown = {name: weights[name].any() for name in weights if name.endswith(".bias") and name not in expected}
+    if not unknown:
+        return weights
     zeros = {name for name, used in backend.materialize(unknown).items() if not used}
     return {name: value for name, value in weights.items() if name not in zeros}
 

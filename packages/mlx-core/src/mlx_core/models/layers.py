@@ -20,15 +20,23 @@ import mlx.nn as nn
 from .. import backend, engines, kernels
 from ..cache import KeyValueCache, KVCache, Mask, RotatingKVCache
 from ..config import DecoderConfig
-from ..errors import CacheError, InputError
-from ..ops import ACTIVATIONS, RoPE, create_attention_mask, merge_heads, scaled_dot_product_attention, softcapped
+from ..errors import CacheError, ConfigError, EngineError, InputError
+from ..ops import (
+    ACTIVATIONS,
+    RoPE,
+    RoPEPlan,
+    create_attention_mask,
+    merge_heads,
+    scaled_dot_product_attention,
+    softcapped,
+)
 from .projections import FusedProjections, linear_plan
 
 
 @dataclass(frozen=True)
 class ModelInput:
     """A language model's input where it is more than tokens: one of `tokens` `[B, L]` and `embeddings` `[B, L,
-    hidden]`.
+    hidden]`, as `CausalLM.embed` makes them: scaled where the architecture scales them.
     """
 
     tokens: mx.array | None = None
@@ -49,6 +57,13 @@ class ModelOutput:
     hidden_states: mx.array
 
 
+def known_activation(name: str) -> str:
+    """The name, if it is one of `ops.ACTIVATIONS`. Raises ConfigError for another."""
+    if name not in ACTIVATIONS:
+        raise ConfigError(f"activation {name!r} isn't known; known are {', '.join(ACTIVATIONS)}.")
+    return name
+
+
 def gated(activation: str, gate: mx.array, up: mx.array) -> mx.array:
     """activation(gate) * up; `activation` is one of `ops.ACTIVATIONS`."""
     if activation in ("silu", "swish"):
@@ -65,7 +80,8 @@ class ZeroCenteredRMSNorm(nn.Module):
         self.eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, 1.0 + self.weight, self.eps)
+        # the sum in fp32, as the reference has it: bf16 would round small weights away
+        return mx.fast.rms_norm(x, 1.0 + self.weight.astype(mx.float32), self.eps).astype(x.dtype)
 
     def plan(self, path: str) -> engines.NormPlan:
         return engines.NormPlan(path, self.eps, offset=1.0)
@@ -103,6 +119,8 @@ class Attention(FusedProjections):
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = config.num_attention_heads, config.kv_heads, config.dim_per_head
+        if qk_norm not in (None, "head", "projection"):
+            raise ConfigError(f"qk_norm is 'head', 'projection' or None; got {qk_norm!r}.")
         self.scale = self.head_dim**-0.5 if scale is None else scale
         self.softcap = softcap
         self.qk_norm = qk_norm
@@ -140,7 +158,15 @@ class Attention(FusedProjections):
 
     def plan(self, path: str) -> engines.AttentionPlan:
         """The attention as data; `path` is its place in the model."""
-        q, k, v = self.part_plans(path, engines.Shard("outputs", self.head_dim))
+        heads = engines.Shard("outputs", self.head_dim)
+        q, k, v = self.part_plans(path, heads)
+        output = linear_plan(self.o_proj, f"{path}.o_proj", engines.Shard("inputs", self.head_dim))
+        if output.shard is not None:  # its inputs are the queries' heads
+            q = replace(q, shard=replace(heads, unit=output.shard.unit))
+        q_norm = norm_plan(self.q_norm, f"{path}.q_norm") if self.qk_norm else None
+        k_norm = norm_plan(self.k_norm, f"{path}.k_norm") if self.qk_norm else None
+        if self.qk_norm == "projection" and q_norm is not None and k_norm is not None:
+            q_norm, k_norm = replace(q_norm, shard=q.shard), replace(k_norm, shard=k.shard)
         return engines.AttentionPlan(
             self.n_heads,
             self.n_kv_heads,
@@ -149,10 +175,10 @@ class Attention(FusedProjections):
             q,
             k,
             v,
-            linear_plan(self.o_proj, f"{path}.o_proj", engines.Shard("inputs", self.head_dim)),
-            self.rope.plan(),
-            q_norm=norm_plan(self.q_norm, f"{path}.q_norm") if self.qk_norm else None,
-            k_norm=norm_plan(self.k_norm, f"{path}.k_norm") if self.qk_norm else None,
+            output,
+            engines.describe(self.rope, f"{path}.rope", RoPEPlan),
+            q_norm=q_norm,
+            k_norm=k_norm,
             norms_whole=self.qk_norm == "projection",
             window=self.window,
             softcap=self.softcap,
@@ -173,7 +199,7 @@ class GatedMLP(FusedProjections):
         self, hidden_size: int, intermediate_size: int, *, bias: bool = False, activation: str = "silu"
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation = known_activation(activation)
         for name in self.part_names:
             self[name] = nn.Linear(hidden_size, 2 * intermediate_size // len(self.part_names), bias=bias)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=bias)
@@ -184,13 +210,14 @@ class GatedMLP(FusedProjections):
 
     def plan(self, path: str) -> engines.MLPPlan:
         """The MLP as data; `path` is its place in the model."""
-        gate, *rest = self.part_plans(path, engines.Shard("outputs"))
+        down = linear_plan(self.down_proj, f"{path}.down_proj", engines.Shard("inputs"))
+        unit = 1 if down.shard is None else down.shard.unit
+        gate, *rest = self.part_plans(path, engines.Shard("outputs", unit))
         if rest:
             up = rest[0]
         else:  # one matrix in the checkpoint
             gate = replace(gate, outputs=gate.outputs // 2)
             up = replace(gate, first_row=gate.outputs)
-        down = linear_plan(self.down_proj, f"{path}.down_proj", engines.Shard("inputs"))
         return engines.MLPPlan(gate, up, down, self.activation)
 
 
@@ -370,7 +397,7 @@ class CausalLM(nn.Module):
         if h is None or h.ndim != 3 or h.shape[1] < 1 or h.shape[2] != self.config.hidden_size:
             found = None if h is None else tuple(h.shape)
             raise InputError(f"embeddings must be [B, L, {self.config.hidden_size}], L >= 1; got {found}.")
-        return h
+        return h.astype(self.model.norm.weight.dtype)
 
     def embed(self, ids: mx.array) -> mx.array:
         """Tokens `[B, L]` -> embeddings `[B, L, hidden]`, scaled where the architecture scales them. Raises InputError."""
@@ -384,7 +411,9 @@ class CausalLM(nn.Module):
         return h if self.embedding_scale is None else h * mx.array(self.embedding_scale, h.dtype)
 
     def plan(self, path: str = "") -> engines.DecoderPlan:
-        """The model as data. Raises EngineError for a block that can't engines.describe itself."""
+        """The model as data. Raises EngineError for a block that can't describe itself."""
+        if type(self.model) is not DecoderStack:
+            raise EngineError(f"model: a {type(self.model).__name__} isn't described by the plan, so only MLX runs it.")
         embedding = linear_plan(self.model.embed_tokens, "model.embed_tokens")
         return engines.DecoderPlan(
             self.vocab_size,

@@ -14,9 +14,9 @@ from .. import backend, engines
 from ..checkpoints import Checkpoint, hub, open_checkpoint
 from ..config import parse_dtype
 from ..text import Tokenizer, load_tokenizer
-from .filling import FASTER, LoadReport, build, fill, note_dequantized, preserved_random_state
+from .filling import FASTER, LoadReport, build, fill, materialize, note_dequantized, preserved_random_state
 from .layers import CausalLM
-from .projections import fuse_projections, named_parameters, split_parameters
+from .projections import fuse_projections, split_parameters
 from .quantization import Quantize, quantize_model
 from .registry import find_architecture
 
@@ -92,14 +92,13 @@ def _load(
         if any(hasattr(module, "bits") for module in model.modules()):
             model.load_report.notes.append("weights that the checkpoint has packed stay as they are")
         quantize_model(model, quantize)
+    report: LoadReport = model.load_report
     for part in [*model.layers, model]:
         if not lazy:
-            for value in named_parameters(part).values():
-                backend.materialize(value)
+            materialize(part, report)
         fuse_projections(part)
         if not lazy:
-            backend.materialize(part.parameters())
-    report: LoadReport = model.load_report
+            materialize(part, report)
     report.measure(model)
     selection = engines.select_engine(
         engine, lambda: engines.describe(model, "", engines.DecoderPlan), lambda: split_parameters(model)

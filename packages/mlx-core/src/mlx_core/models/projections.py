@@ -6,6 +6,7 @@ Parameters keep the checkpoint's names outside: `split_parameters` gives them ba
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -32,6 +33,11 @@ class FusedProjections(nn.Module):
         return self.fused_name in self
 
     @property
+    def joined(self) -> bool:
+        """Whether several layers have become one."""
+        return self.fused and len(self.part_names) > 1
+
+    @property
     def parts(self) -> list[nn.Module]:
         """The separate layers, while they are separate."""
         return [self[name] for name in self.part_names]
@@ -51,9 +57,8 @@ class FusedProjections(nn.Module):
 
     def part_plans(self, path: str, shard: engines.Shard | None) -> list[engines.LinearPlan]:
         """The parts as data, fused or not, under their own names; `path` is this module's."""
-        joined = self.fused and len(self.part_names) > 1
-        layers = [self[self.fused_name]] * len(self.part_names) if joined else self.parts
-        sizes = self._part_sizes if joined else [layer["weight"].shape[-2] for layer in layers]
+        layers = [self[self.fused_name]] * len(self.part_names) if self.joined else self.parts
+        sizes = self._part_sizes if self.joined else [layer["weight"].shape[-2] for layer in layers]
         return [
             replace(linear_plan(layer, f"{path}.{name}", shard), outputs=size)
             for layer, name, size in zip(layers, self.part_names, sizes, strict=True)
@@ -72,11 +77,11 @@ class FusedProjections(nn.Module):
 def linear_plan(layer: nn.Module, path: str, shard: engines.Shard | None = None) -> engines.LinearPlan:
     """A linear, embedding or expert layer as data. Raises EngineError for a layer of another class, such as an adapter."""
     if type(layer) not in _PLANNED:
-        raise EngineError(
-            f"{path}: a {type(layer).__name__} doesn't engines.describe itself as a plan, so only MLX runs it."
-        )
+        raise EngineError(f"{path}: a {type(layer).__name__} doesn't describe itself as a plan, so only MLX runs it.")
     weight, bits = layer["weight"], getattr(layer, "bits", None)
     *_, outputs, inputs = weight.shape
+    if bits and shard is not None and shard.by == "inputs":
+        shard = replace(shard, unit=math.lcm(shard.unit, layer.group_size))
     return engines.LinearPlan(
         path,
         inputs * 32 // bits if bits else inputs,

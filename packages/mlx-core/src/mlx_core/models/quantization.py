@@ -37,6 +37,11 @@ def quantize_model(model: CausalLM, quantize: Quantize) -> None:
     already, and those whose input width the groups don't divide, stay as they are.
     """
     table = _table(model, quantize)
+    if table.overrides and any(isinstance(part, FusedProjections) and part.joined for part in model.modules()):
+        raise ConfigError(
+            "this model's projections are fused, so the layers that a recipe or a table names aren't there any more. Quantise "
+            "at load: load_model(..., quantize=...)."
+        )
 
     def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
         chosen = table.for_path(path)

@@ -94,16 +94,7 @@ def gelu(x: mx.array) -> mx.array:
     """
     if not as_polynomials(x):
         return nn.gelu(x)
-    if x.size < CACHE_BLOCK:
-        return _gelu(x)
-    try:
-        with backend.repaired_scheduler():
-            mx.eval(x)
-    except (ValueError, RuntimeError) as error:
-        if not str(error).startswith("[eval]"):  # a file that can't be read: MLX's second answer would be garbage
-            raise
-        return _gelu(x)  # an array that a gradient or a compilation stands for has no numbers yet
-    return mx.array(_gelu_of_numbers(x))
+    return cast(mx.array, _fast_gelu(x))
 
 
 def _gelu(x: mx.array) -> mx.array:
@@ -111,6 +102,32 @@ def _gelu(x: mx.array) -> mx.array:
     square = near * near
     # relu(x) less what |x| has of it: so no error grows with x
     return mx.maximum(x, 0) - near * (0.5 - near * (polynomial(_P, square) / polynomial(_Q, square)))
+
+
+def _gelu_of_many(x: mx.array) -> mx.array:
+    try:
+        with backend.repaired_scheduler():
+            mx.eval(x)
+    except (ValueError, RuntimeError) as error:
+        if not str(error).startswith("[eval]"):  # a file that can't be read: MLX's second answer would be garbage
+            raise
+        return _gelu(x)  # an array that a compilation stands for has no numbers yet
+    return mx.array(_gelu_of_numbers(x))
+
+
+@mx.custom_function
+def _fast_gelu(x: mx.array) -> mx.array:
+    return _gelu(x) if x.size < CACHE_BLOCK else _gelu_of_many(x)
+
+
+@_fast_gelu.vjp
+def _fast_gelu_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
+    return mx.vjp(nn.gelu, [x], [cotangent])[1][0]
+
+
+@_fast_gelu.jvp
+def _fast_gelu_jvp(x: mx.array, tangent: mx.array) -> mx.array:
+    return mx.jvp(nn.gelu, [x], [tangent])[1][0]
 
 
 def _gelu_of_numbers(x: mx.array) -> Any:

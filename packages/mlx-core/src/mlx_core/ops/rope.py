@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import mlx.core as mx
@@ -96,14 +96,11 @@ class RoPE:
     def _wavelengths_for(self, offset: Offset, n: int) -> mx.array | None:
         return self._wavelengths
 
-    def plan(self) -> RoPEPlan:
-        """The RoPE as data."""
+    def plan(self, path: str = "") -> RoPEPlan:
+        """The RoPE as data; it has no parameters, so `path`, its place in the model, is of no use."""
         frequencies = self._inverse_frequencies or _inverse_frequencies(self.dims, self.base)
         scaled = tuple(self.scale * frequency for frequency in frequencies)
-        return RoPEPlan(self.dims, self.traditional, scaled, self.attention_factor, self._longer())
-
-    def _longer(self) -> LongerFrequencies | None:
-        return None
+        return RoPEPlan(self.dims, self.traditional, scaled, self.attention_factor)
 
 
 class DynamicRoPE(RoPE):
@@ -135,8 +132,9 @@ class DynamicRoPE(RoPE):
             self._latest = latest
         return latest[1]
 
-    def _longer(self) -> LongerFrequencies:
-        return LongerFrequencies(self.max_positions, base=self.base, factor=self.factor)
+    def plan(self, path: str = "") -> RoPEPlan:
+        longer = LongerFrequencies(self.max_positions, base=self.base, factor=self.factor)
+        return replace(super().plan(path), longer=longer)
 
     def _stretch(self, length: Any) -> Any:
         """The factor of the base, for a length in floats or as an array."""
@@ -175,8 +173,9 @@ class LongRoPE(RoPE):
             return self._long if offset + n > self.original_positions else self._short
         return mx.where(mx.max(offset) + n > self.original_positions, self._long, self._short)
 
-    def _longer(self) -> LongerFrequencies:
-        return LongerFrequencies(self.original_positions, self._long_inverse_frequencies)
+    def plan(self, path: str = "") -> RoPEPlan:
+        longer = LongerFrequencies(self.original_positions, self._long_inverse_frequencies)
+        return replace(super().plan(path), longer=longer)
 
 
 def initialize_rope(
