@@ -199,3 +199,11 @@ def test_violations_are_found(house):
     (house / "high" / "d.py").write_text("from .a import b\n")
     upwards, around = found()
     assert (upwards, set(around)) == ([], {"core.high.a", "core.high.d"})
+
+
+def test_the_text_front_end_of_speech_imports_no_mlx():
+    """What CI relies on where it leaves out tests of texts."""
+    package = PACKAGES["gpt_sovits_mlx"]
+    for file in (package / "text").rglob("*.py"):
+        taken = {module for module, _ in statements(file, package) if module.split(".")[0] in ("mlx", CORE)}
+        assert taken <= {f"{CORE}.errors", f"{CORE}.checkpoints"}, f"{file.name} imports {taken}"

@@ -16,6 +16,8 @@ from mlx_core import TokenizerError
 from mlx_core.text import chat_template, template_sandbox
 from mlx_core.text.chat_template import choose_template, render_chat
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer"
 CHATS = json.loads((GOLDENS / "chats.json").read_text(encoding="utf-8"))
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -20,6 +20,8 @@ from mlx_core import TokenizerError
 from mlx_core.text.detokenizer import Decoding, StreamingDetokenizer
 from mlx_core.text.tokenizer import Tokenizer, from_gguf_metadata
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 

@@ -25,6 +25,8 @@ from mlx_core.text.formats import (
     tool_properties,
 )
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parent / "goldens"
 TEMPLATES = {
     path.stem: path.read_text(encoding="utf-8")

@@ -13,6 +13,8 @@ from mlx_core import TokenizerError
 from mlx_core.text import load_tokenizer
 from mlx_core.text.sentencepiece import merges_by_score, read_sentencepiece_model, sentencepiece_backend
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer_files"
 RECORDED = json.loads((GOLDENS / "sentencepiece.json").read_text(encoding="utf-8"))
 LLAMA = (GOLDENS / "llama.model").read_bytes()

@@ -15,6 +15,8 @@ from mlx_core.text import load_tokenizer
 from mlx_core.text.tiktoken import is_rank_file, rank_backend, read_ranks
 from mlx_core.text.vocabulary import PRE_TOKENIZERS
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer_files"
 RECORDED = json.loads((GOLDENS / "tiktoken.json").read_text(encoding="utf-8"))
 SMALL = (GOLDENS / "small.tiktoken").read_bytes()

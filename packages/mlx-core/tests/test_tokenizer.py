@@ -15,6 +15,8 @@ from mlx_core import TokenizerError
 from mlx_core.testing import byte_tokenizer
 from mlx_core.text import Tokenizer, expansion, load_tokenizer, tokenizer
 
+pytestmark = pytest.mark.text
+
 TEXTS = json.loads((Path(__file__).parent / "goldens" / "tokenizer" / "words.json").read_text(encoding="utf-8"))[
     "texts"
 ]

@@ -11,6 +11,8 @@ from tokenizers import pre_tokenizers
 from mlx_core import TokenizerError
 from mlx_core.text.tokenizer import from_gguf_metadata, load_tokenizer
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizer"
 WORDS, IDS, SENTENCEPIECE = (
     json.loads((GOLDENS / f"{name}.json").read_text(encoding="utf-8")) for name in ("words", "ids", "sentencepiece")

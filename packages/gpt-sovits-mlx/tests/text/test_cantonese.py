@@ -11,6 +11,8 @@ from gpt_sovits_mlx.text import TextFrontend, cantonese
 from gpt_sovits_mlx.text.phones import is_known
 from mlx_core.errors import InputError
 
+pytestmark = pytest.mark.text
+
 
 def phones(text):
     return " ".join(cantonese.pronounce(cantonese.normalize(text))[0])

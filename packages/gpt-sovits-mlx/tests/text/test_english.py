@@ -20,6 +20,8 @@ from gpt_sovits_mlx.text.english.g2p import predict
 from gpt_sovits_mlx.text.english.tagger import tagger
 from gpt_sovits_mlx.text.phones import is_known
 
+pytestmark = pytest.mark.text
+
 
 def phones(text):
     return " ".join(english.pronounce(english.normalize(text))[0])

@@ -18,6 +18,8 @@ from gpt_sovits_mlx.text.chinese.words import words
 from gpt_sovits_mlx.text.segmentation import segment
 from mlx_core.errors import InputError
 
+pytestmark = pytest.mark.text
+
 frontend = TextFrontend()
 
 

@@ -9,6 +9,8 @@ import pytest
 from gpt_sovits_mlx.text import G2PW, TextFrontend
 from mlx_core.errors import InputError, MissingCheckpointError
 
+pytestmark = pytest.mark.text
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -13,6 +13,8 @@ from gpt_sovits_mlx.text import japanese
 from gpt_sovits_mlx.text.phones import is_known
 from mlx_core.errors import InputError
 
+pytestmark = pytest.mark.text
+
 
 def phones(text):
     return " ".join(japanese.pronounce(japanese.normalize(text))[0])

@@ -12,6 +12,8 @@ from gpt_sovits_mlx.text.official_segmentation import segment
 from gpt_sovits_mlx.text.splits import METHODS
 from mlx_core.errors import InputError
 
+pytestmark = pytest.mark.text
+
 GOLDENS = Path(__file__).parents[1] / "goldens" / "text"
 OFFICIAL = json.loads((GOLDENS / "official.json").read_text(encoding="utf-8"))
 SPLITS = json.loads((GOLDENS / "splits.json").read_text(encoding="utf-8"))

@@ -10,8 +10,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from gpt_sovits_mlx.text import TextFrontend
 from gpt_sovits_mlx.text.chinese import pinyin
+
+pytestmark = pytest.mark.text
 
 SENTENCES = (Path(__file__).parent / "sentences.tsv").read_text(encoding="utf-8").splitlines()
 

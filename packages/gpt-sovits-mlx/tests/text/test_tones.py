@@ -5,6 +5,8 @@ import pytest
 from gpt_sovits_mlx.text.chinese import pinyin, tones
 from gpt_sovits_mlx.text.chinese.numbers import cardinal, number, spell
 
+pytestmark = pytest.mark.text
+
 
 @pytest.mark.parametrize(
     ("word", "tag", "before", "after"),
