@@ -78,9 +78,11 @@ def part(module: str) -> str:
     return module.split(".")[1] if "." in module else CORE
 
 
-def core_edges(graph: Imports) -> Edges:
-    pairs = ((part(module), part(target)) for module, targets in graph.items() for target in targets)
-    return {(a, b) for a, b in pairs if a != b and not {CORE, "__main__"} & {a, b}}
+def core_edges(graph: Imports) -> dict[tuple[str, str], str]:
+    """The imports between parts, and of each an example."""
+    pairs = ((module, target) for module, targets in graph.items() for target in targets)
+    edges = {(part(module), part(target)): f"{module} imports {target}" for module, target in pairs}
+    return {(a, b): example for (a, b), example in edges.items() if a != b and not {CORE, "__main__"} & {a, b}}
 
 
 def drawn_edges(text: str) -> Edges:
@@ -102,11 +104,11 @@ def closure(edges: Edges) -> Edges:
     return reached
 
 
-def violations(actual: Edges, drawn: Edges) -> list[str]:
+def violations(actual: dict[tuple[str, str], str], drawn: Edges) -> list[str]:
     """How imports and diagram differ."""
     allowed = closure(drawn)
-    upwards = [f"{a} imports {b}, which the diagram doesn't allow" for a, b in sorted(actual - allowed)]
-    stale = [f"the diagram draws {a} --> {b}, which nothing imports" for a, b in sorted(drawn - actual)]
+    upwards = [f"{actual[edge]}, which the diagram doesn't allow" for edge in sorted(actual.keys() - allowed)]
+    stale = [f"the diagram draws {a} --> {b}, which nothing imports" for a, b in sorted(drawn - actual.keys())]
     both_ways = [f"the diagram has a circle through {a}" for a, b in sorted(allowed) if a == b]
     return upwards + stale + both_ways
 
@@ -192,7 +194,7 @@ def test_violations_are_found(house):
     assert found() == ([], [])
     (house / "low" / "c.py").write_text("def late():\n    from ..middle import b\n")
     upwards, around = found()
-    assert upwards == ["low imports middle, which the diagram doesn't allow"]
+    assert upwards == ["core.low.c imports core.middle.b, which the diagram doesn't allow"]
     assert set(around) == {"core.low.c", "core.middle.b"}
     (house / "low" / "c.py").write_text("thing = 1\n")
     (house / "high" / "a.py").write_text("from ..middle import b\nfrom . import d\n")
