@@ -318,6 +318,9 @@ def test_an_engine_is_taken_where_it_is_automatic_and_does_not_refuse(checkpoint
         ConfigError, match=f"'nobody' .from {ENGINE_VARIABLE}.; known are auto, picky, watched, slow, mlx"
     ):
         load_model(checkpoint)
+    (checkpoint / "model.safetensors").unlink()  # refused before anything is read
+    with pytest.raises(ConfigError, match="no engine 'nobody'"):
+        load_model(checkpoint, engine="nobody")
     with pytest.raises(ConfigError, match="'watched' already"):
         selection.register_engine(Watched())
 

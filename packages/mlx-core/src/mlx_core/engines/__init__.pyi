@@ -11,7 +11,7 @@ from .plan import (
     describe,
 )
 from .protocol import Engine, LanguageModel
-from .selection import ENGINE_VARIABLE, MLXEngine, engine_names, register_engine, select_engine
+from .selection import ENGINE_VARIABLE, MLXEngine, check_engine, engine_names, register_engine, select_engine
 
 __all__ = [
     "ENGINE_VARIABLE",
@@ -27,6 +27,7 @@ __all__ = [
     "NormPlan",
     "RouterPlan",
     "Shard",
+    "check_engine",
     "describe",
     "engine_names",
     "register_engine",

@@ -68,6 +68,20 @@ class Selection:
         return model if self.plan is None else self.engine.decoder(model, self.plan)
 
 
+def check_engine(wanted: str) -> str:
+    """The engine that `wanted` comes to: a name, or "auto" where neither it nor `MLX_CORE_ENGINE` names one.
+
+    Raises ConfigError for an unknown name; ask before weights are read.
+    """
+    name = wanted
+    if wanted == "auto":
+        name = os.environ.get(ENGINE_VARIABLE) or "auto"
+    if name != "auto" and name not in engine_names():
+        origin = "" if name == wanted else f" (from {ENGINE_VARIABLE})"
+        raise ConfigError(f"there is no engine {name!r}{origin}; known are auto, {', '.join(engine_names())}.")
+    return name
+
+
 def select_engine(
     wanted: str, plan: Callable[[], DecoderPlan], weights: Callable[[], Mapping[str, mx.array]]
 ) -> Selection:
@@ -77,12 +91,7 @@ def select_engine(
     are automatic here, in the end MLX. plan, weights: asked for only if an engine other than MLX is in question. Raises
     ConfigError for an unknown name, EngineError where the engine that was named can't run the model.
     """
-    name = wanted
-    if wanted == "auto":
-        name = os.environ.get(ENGINE_VARIABLE) or "auto"
-    if name != "auto" and name not in engine_names():
-        origin = "" if name == wanted else f" (from {ENGINE_VARIABLE})"
-        raise ConfigError(f"there is no engine {name!r}{origin}; known are auto, {', '.join(engine_names())}.")
+    name = check_engine(wanted)
     if name == _MLX.name:
         return Selection(_MLX, None, "asked for")
     if name != "auto":

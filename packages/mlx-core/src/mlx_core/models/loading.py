@@ -77,6 +77,7 @@ def _load(
     engine: str,
     adapt: Adapt | None = None,
 ) -> tuple[CausalLM, Checkpoint]:
+    engines.check_engine(engine)  # before anything is read
     wants = backend.current()
     if quantize is not None and keep_packed is None:
         keep_packed = True  # who asks for packed weights gets them
